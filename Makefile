@@ -38,10 +38,10 @@ bench: server
 	@$(VENV_PYTHON) -m tests.bench.run
 
 lint: setup-dev
-	@$(VENV_PYTHON) tests/run_gates.py lint
+	@$(VENV_PYTHON) -m tests.run_gates lint
 
 test: setup-dev setup-postgres
-	@$(VENV_PYTHON) tests/run_gates.py test
+	@$(VENV_PYTHON) -m tests.run_gates test
 
 clean:
 	rm -rf .venv .cache .ansible .coverage .pytest_cache .mypy_cache .ruff_cache

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Run every gate of this collection, or those named, and end with a table of what passed, failed and was skipped, and why.
 
-    run_gates.py lint|test [--only NAME]...
+    python -m tests.run_gates lint|test [--only NAME]...
 
 ``ANSIBLE_TEST`` in the environment names another command for ansible-test, where that needs a wrapper.
 """
@@ -21,6 +21,8 @@ import sys
 import tempfile
 import time
 import typing as t
+
+from tests.support.postgres_server import find_installation, find_installations
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable
@@ -155,8 +157,6 @@ def pytest_gate() -> Gate:
 
 def majors_gate() -> Gate:
     """The tests that use a server, once more on each other major that is installed."""
-    from tests.support.postgres_server import find_installation, find_installations
-
     default = find_installation().major if find_installations() else None
     others = [installation.major for installation in find_installations() if installation.major != default]
     choice = [f"--pg-major={major}" for major in others]
@@ -219,5 +219,4 @@ def print_table(results: Iterable[Result]) -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(REPOSITORY))
     sys.exit(main())
