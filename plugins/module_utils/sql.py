@@ -39,6 +39,10 @@ class DownRefused(Refused):
     """A DOWN that cannot be run as it is written; details hold ``file``, ``line`` and ``source`` (the line's text)."""
 
 
+class DownSyntaxError(DownRefused):
+    """A text that is no SQL."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Source:
     """A piece of SQL and the place it has in a file.
@@ -64,6 +68,11 @@ class Source:
         start = self._starts[index]
         end = self._starts[index + 1] if index + 1 < len(self._starts) else len(self.text)
         return self.text[start:end].rstrip("\r\n")
+
+    def next_line(self, offset: int) -> int:
+        """The offset at which the line behind the one of this offset begins, or the end of the text."""
+        index = bisect.bisect_right(self._starts, offset)
+        return self._starts[index] if index < len(self._starts) else len(self.text)
 
     def starts_line(self, offset: int) -> bool:
         """Whether only blanks stand before this offset in its line."""
@@ -159,11 +168,11 @@ class Comment:
 
 @dataclasses.dataclass(frozen=True)
 class PsqlPart:
-    """What psql would take for itself: a ``command``, or the ``copy data`` behind a COPY … FROM STDIN.
+    r"""What psql would take for itself: a ``command``, or the ``copy data`` behind a COPY … FROM STDIN.
 
     :param start: offset of the command, or of the COPY; :param end: offset behind the part.
     :param masked_from: from here to the end the text is no SQL.
-    :param terminated: False for copy data without the line ``\\.`` that ends it.
+    :param terminated: False for copy data without the line ``\.`` that ends it.
     """
 
     kind: str
@@ -303,7 +312,7 @@ def _scan(source: Source) -> list[t.Any]:
     return tokens
 
 
-def _syntax_error(source: Source, error: Exception) -> DownRefused:
+def _syntax_error(source: Source, error: Exception) -> DownSyntaxError:
     words = str(error.args[0])
     offset = error.args[1] if len(error.args) > 1 and error.args[1] is not None else len(source.text.rstrip())
     if words.endswith('at or near ":"'):
@@ -312,7 +321,8 @@ def _syntax_error(source: Source, error: Exception) -> DownRefused:
         remedy, words = "Close what is opened in this line.", words.partition(" at or near ")[0]
     else:
         remedy = "Correct the statement: it is read by PostgreSQL's own parser, and nothing was run."
-    return source.refusal(offset, words, remedy)
+    refusal = source.refusal(offset, words, remedy)
+    return DownSyntaxError(str(refusal), **refusal.details)
 
 
 # --- statements ---------------------------------------------------------------------------------------------------
@@ -718,21 +728,23 @@ def _set(node: t.Any) -> _Finding | None:
     return None
 
 
+_NEVER_INSIDE = {
+    "AlterSystemStmt": "ALTER SYSTEM",
+    "CreateSubscriptionStmt": "CREATE SUBSCRIPTION (where it has a replication slot)",
+    "CreateTableSpaceStmt": "CREATE TABLESPACE",
+    "CreatedbStmt": "CREATE DATABASE",
+    "DropSubscriptionStmt": "DROP SUBSCRIPTION (where it has a replication slot)",
+    "DropTableSpaceStmt": "DROP TABLESPACE",
+    "DropdbStmt": "DROP DATABASE",
+}
 _FINDINGS: dict[str, t.Callable[[t.Any], _Finding | None]] = {
     "AlterDatabaseStmt": _alter_database,
     "AlterSubscriptionStmt": _alter_subscription,
-    "AlterSystemStmt": lambda node: _outside("ALTER SYSTEM", _RUN_APART),
     "AlterTableStmt": _alter_table,
     "ClusterStmt": lambda node: None if node.relation else _outside("CLUSTER without a table", _RUN_APART),
     "CopyStmt": _copy,
-    "CreateSubscriptionStmt": lambda node: _outside("CREATE SUBSCRIPTION with a slot", _RUN_APART),
-    "CreateTableSpaceStmt": lambda node: _outside("CREATE TABLESPACE", _RUN_APART),
-    "CreatedbStmt": lambda node: _outside("CREATE DATABASE", _RUN_APART),
     "DiscardStmt": lambda node: _outside("DISCARD ALL", "Remove it.") if node.target.name == "DISCARD_ALL" else None,
     "DropStmt": _drop,
-    "DropSubscriptionStmt": lambda node: _outside("DROP SUBSCRIPTION with a slot", _RUN_APART),
-    "DropTableSpaceStmt": lambda node: _outside("DROP TABLESPACE", _RUN_APART),
-    "DropdbStmt": lambda node: _outside("DROP DATABASE", _RUN_APART),
     "IndexStmt": _create_index,
     "ReindexStmt": _reindex,
     "TransactionStmt": _transaction,
@@ -745,6 +757,8 @@ _MAY_HOLD_PARAMETERS = ("PrepareStmt", "CreateFunctionStmt")
 def _refuse_statement(source: Source, node: t.Any, tokens: t.Sequence[t.Any]) -> None:
     name = type(node).__name__
     finding = _FINDINGS[name](node) if name in _FINDINGS else None
+    if name in _NEVER_INSIDE:
+        finding = _outside(_NEVER_INSIDE[name], _RUN_APART)
     if finding is not None:
         raise source.refusal(tokens[0].start, *finding)
     if name in _MAY_HOLD_PARAMETERS:
