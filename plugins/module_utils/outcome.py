@@ -1,0 +1,147 @@
+# Copyright (c) 2026, the cypher.rollback authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How a run ended, decided from what its stages left behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as t
+
+if t.TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+#: Stages that change nothing on any host. A failure in one of them is a refusal.
+BEFORE = ("", "plan", "claim", "preflight")
+
+#: Stages that come when nothing of the database has changed yet, but an application may have been stopped.
+UNTIL_ROLLBACK = ("stop", "backup")
+
+#: Outcomes with which ansible-playbook exits 0.
+GOOD = ("rolled_back", "restored", "nothing_to_do", "planned")
+
+Facts = t.Mapping[str, t.Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """What matters for the outcome.
+
+    :param failed_stage: name of the stage that failed; ``None`` when none did.
+    :param failed_outcome: outcome that the failing error names itself; empty when it names none.
+    :param committed: the DOWN was committed.
+    :param proven: what ran after the commit says that it succeeded.
+    :param stopped: an application was really stopped.
+    :param running_again: every application that was stopped runs again.
+    """
+
+    check_mode: bool = False
+    nothing_to_do: bool = False
+    failed_stage: str | None = None
+    failed_outcome: str = ""
+    committed: bool = False
+    proven: bool = False
+    stopped: bool = False
+    running_again: bool = True
+
+    @property
+    def failed(self) -> bool:
+        """Whether a stage failed."""
+        return self.failed_stage is not None
+
+
+#: The first rule that holds decides. `restored` of the emergency runbook will stand beside `rolled_back`.
+RULES: tuple[tuple[str, Callable[[State], bool]], ...] = (
+    ("refused", lambda state: state.check_mode and state.failed),
+    ("nothing_to_do", lambda state: state.nothing_to_do and not state.failed),
+    ("planned", lambda state: state.check_mode),
+    ("rolled_back", lambda state: state.committed and state.proven and not state.failed and _up(state)),
+    ("needs_attention", lambda state: state.committed),
+    ("unknown", lambda state: state.failed_outcome == "unknown"),
+    ("needs_attention", lambda state: not _up(state)),
+    ("failed_unchanged", lambda state: state.stopped),
+    ("refused", lambda state: (state.failed_stage or "") in BEFORE),
+    ("refused", lambda state: state.failed_outcome == "refused" and state.failed_stage in UNTIL_ROLLBACK),
+    ("failed_unchanged", lambda state: True),
+)
+
+
+def _up(state: State) -> bool:
+    return not state.stopped or state.running_again
+
+
+def decide(state: State) -> str:
+    """The outcome, one of the contract's words."""
+    return next(outcome for outcome, holds in RULES if holds(state))
+
+
+def state_of(run: Facts) -> State:
+    """The state that a run's facts describe; any of them may be missing."""
+    failure = facts(run, "rollback_failure")
+    stopped = stopped_hosts(run)
+    return State(
+        check_mode=bool(run.get("check_mode")),
+        nothing_to_do=facts(run, "plan_result").get("outcome") == "nothing_to_do",
+        failed_stage=str(failure.get("stage") or "") if failure else None,
+        failed_outcome=str(failure.get("outcome") or ""),
+        committed=is_committed(run),
+        proven=is_proven(run),
+        stopped=bool(stopped),
+        running_again=not still_down(run),
+    )
+
+
+def facts(run: Facts, name: str) -> dict[str, t.Any]:
+    """One stage's result; empty when that stage left none."""
+    value = run.get(name)
+    return dict(value) if value and hasattr(value, "items") else {}
+
+
+def hosts_of(result: Facts) -> dict[str, dict[str, t.Any]]:
+    """What an application stage did, by host; its result may hold a mapping or a list."""
+    hosts = result.get("hosts") or {}
+    if hasattr(hosts, "items"):
+        return {str(name): dict(entry or {}) for name, entry in hosts.items()}
+    return {str(entry.get("host")): dict(entry) for entry in hosts}
+
+
+def stopped_hosts(run: Facts) -> list[str]:
+    """Hosts whose application this run stopped."""
+    return [name for name, host in hosts_of(facts(run, "stop_result")).items() if host.get("stopped")]
+
+
+def still_down(run: Facts) -> list[str]:
+    """Hosts whose application was stopped, or was to be started, and does not run."""
+    started = hosts_of(facts(run, "restart_result"))
+    missing = [name for name in stopped_hosts(run) if not _runs(started.get(name, {}))]
+    refused = [name for name, host in started.items() if host.get("failed") and not _runs(host)]
+    return missing + [name for name in refused if name not in missing]
+
+
+def _runs(host: Mapping[str, t.Any]) -> bool:
+    return bool(host.get("started") or host.get("running")) and not host.get("failed")
+
+
+def is_committed(run: Facts) -> bool:
+    """Whether the DOWN was committed, by the stage's result or by the error that followed."""
+    failure = facts(run, "rollback_failure")
+    committed = facts(run, "rollback_result").get("committed")
+    if committed is None:
+        committed = facts(failure, "details").get("committed")
+    return bool(committed) or failure.get("outcome") == "needs_attention"
+
+
+def verification_of(run: Facts) -> dict[str, t.Any]:
+    """The verification: that of its own stage, of the error that ended it, or of the rollback's transaction."""
+    details = facts(facts(run, "rollback_failure"), "details")
+    for source in (facts(run, "verify_result"), details, facts(run, "rollback_result")):
+        if facts(source, "verification"):
+            return facts(source, "verification")
+    return {}
+
+
+def is_proven(run: Facts) -> bool:
+    """Whether the verification passed, and nothing that ran after it says otherwise."""
+    verified = verification_of(run).get("passed") is True
+    smoke = facts(run, "smoke_test_result").get("passed")
+    return verified and smoke is not False and not still_down(run)

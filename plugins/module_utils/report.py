@@ -1,0 +1,151 @@
+# Copyright (c) 2026, the cypher.rollback authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The run as data. The console summary, the notification and every page about the run are drawn from it."""
+
+from __future__ import annotations
+
+import os
+import re
+import typing as t
+
+from .journal import REPORT, Stage, seconds_between
+from .message import message_for, next_commands
+from .outcome import Facts, decide, facts, hosts_of, state_of, stopped_hosts, verification_of
+from .visible import visible
+
+#: Keys of a stage in the report; others are the stage action's own marks.
+_STAGE_KEYS = ("name", "status", "started_at", "finished_at", "seconds")
+
+_EMPTY_TARGET = dict.fromkeys(("host", "port", "database", "server_version", "system_identifier"))
+_EMPTY_PLAN: dict[str, t.Any] = {"versions": [], "statements": 0}
+_EMPTY_BACKUP = dict.fromkeys(("id", "path", "kind", "bytes", "verified"))
+_EMPTY_EFFECT: dict[str, t.Any] = {"dropped": [], "skipped": [], "left_over": [], "rows_lost": 0}
+_EMPTY_VERIFICATION: dict[str, t.Any] = {"passed": None, "checks": []}
+
+
+def compose(run: Facts) -> dict[str, t.Any]:
+    """Draw the report of a run from the facts that its stages left.
+
+    :param run: ``run_id``, ``runbook``, ``check_mode``, ``run_dir``, ``host``, ``target`` (as set, for a run without a
+        plan), ``version``, ``to_version``, ``inventory``, ``one_of_many``, ``stages``, ``notifications``,
+        ``rollback_failure`` and the ``<stage>_result`` facts. Any of them may be missing.
+    :returns: at least the keys that the contract names, each with its empty value where the run has none.
+    """
+    run = plain(run)
+    outcome = decide(state_of(run))
+    stages = [{key: stage.get(key) for key in _STAGE_KEYS} for stage in run.get("stages") or []]
+    return {
+        "run_id": run.get("run_id") or None,
+        "runbook": run.get("runbook") or "rollback",
+        "outcome": outcome,
+        "message": message_for(outcome, run),
+        **_parts(run),
+        "stages": stages,
+        "downtime_seconds": downtime(run, stages),
+        "check_mode": bool(run.get("check_mode")),
+        "host": run.get("host"),
+        "started_at": stages[0]["started_at"] if stages else None,
+        "finished_at": _last_moment(stages),
+        "failure": facts(run, "rollback_failure") or None,
+        "next_commands": next_commands(outcome, run),
+        "notifications": run.get("notifications") or [],
+        "report_path": _report_path(run),
+    }
+
+
+def _parts(run: Facts) -> dict[str, t.Any]:
+    plan, rollback = facts(run, "plan_result"), facts(run, "rollback_result")
+    details = facts(facts(run, "rollback_failure"), "details")
+    return {
+        "target": {**_EMPTY_TARGET, **facts(run, "target"), **facts(plan, "target")},
+        "plan": {**_EMPTY_PLAN, **facts(plan, "plan")},
+        "backup": {**_EMPTY_BACKUP, **facts(facts(run, "backup_result"), "backup")},
+        "effect": {**_EMPTY_EFFECT, **(facts(rollback, "effect") or facts(details, "effect"))},
+        "verification": {**_EMPTY_VERIFICATION, **verification_of(run)},
+        "statements": rollback.get("statements") or [],
+        "locks": rollback.get("locks") or [],
+        "sessions": rollback.get("sessions") or [],
+        "application": {
+            "stopped": hosts_of(facts(run, "stop_result")),
+            "restarted": hosts_of(facts(run, "restart_result")),
+        },
+        "previous_code": facts(run, "previous_code_result") or None,
+        "smoke_tests": {"passed": None, "tests": [], **facts(run, "smoke_test_result")},
+        "warnings": _warnings(run),
+    }
+
+
+def plain(value: t.Any) -> t.Any:
+    """Data without the wrappers of a template engine: dict, list and scalars only."""
+    if hasattr(value, "items"):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [plain(entry) for entry in value]
+    return value
+
+
+def _warnings(run: Facts) -> list[str]:
+    sources = ("plan_result", "stop_result", "backup_result", "rollback_result", "verify_result", "restart_result")
+    return [str(warning) for source in sources for warning in facts(run, source).get("warnings") or []]
+
+
+def downtime(run: Facts, stages: t.Sequence[Stage]) -> float | None:
+    """Seconds from the first service stopped to the last smoke test passed; ``None`` when nothing was stopped.
+
+    While the application is still down, there is no end to count to: then it is what has passed until the last stage.
+    """
+    if not stopped_hosts(run):
+        return None
+    begun = next((stage["started_at"] for stage in stages if stage["name"] == "stop"), None)
+    ends = [
+        stage["finished_at"]
+        for stage in stages
+        if stage["name"] in ("smoke_test", "restart") and stage["status"] != "skipped"
+    ]
+    return seconds_between(begun, ends[-1] if ends and ends[-1] else _last_moment(stages))
+
+
+def _last_moment(stages: t.Sequence[Stage]) -> str | None:
+    moments = [moment for stage in stages for moment in (stage["started_at"], stage["finished_at"]) if moment]
+    return max(moments, default=None)
+
+
+def _report_path(run: Facts) -> str | None:
+    if run.get("check_mode") or not run.get("run_dir") or not run.get("run_id"):
+        return None
+    return os.path.join(str(run["run_dir"]), str(run["run_id"]), REPORT)
+
+
+def delivery(channel: Facts, answer: Facts) -> dict[str, t.Any]:
+    """What became of one notification. An address may carry a token, so none of it but the host is repeated.
+
+    :param channel: the channel as set, with ``type``, ``url``, ``headers`` and ``name``.
+    :param answer: what ansible.builtin.uri answered.
+    """
+    kind = str(channel.get("type") or "webhook")
+    status = int(answer.get("status") or -1)
+    if answer.get("skipped"):
+        verdict, message = "skipped", "nothing is sent in check mode"
+    elif status > 0:
+        verdict, message = ("sent" if 200 <= status < 300 else "failed"), f"answered {status}"
+    else:
+        verdict, message = "failed", _without_secrets(str(answer.get("msg") or "gave no answer"), channel)
+    return {"name": _channel_name(channel), "type": kind, "status": verdict, "message": visible(message)}
+
+
+def _channel_name(channel: Facts) -> str:
+    address = re.search(r"://(?:[^/@]*@)?([^/?#]+)", str(channel.get("url") or ""))
+    return str(channel.get("name") or (address and address[1]) or channel.get("type") or "webhook")
+
+
+def _without_secrets(text: str, channel: Facts) -> str:
+    url = str(channel.get("url") or "")
+    _, _, rest = url.partition("://")
+    authority, _, path = rest.partition("/")
+    secrets = [url, rest, path, path.partition("?")[0], path.partition("?")[2], authority.rpartition("@")[0]]
+    secrets += [part for part in authority.rpartition("@")[0].split(":") if part]
+    secrets += [str(value) for value in facts(channel, "headers").values()]
+    for secret in sorted({secret for secret in secrets if len(secret) > 1}, key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return text

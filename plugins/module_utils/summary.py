@@ -1,0 +1,220 @@
+# Copyright (c) 2026, the cypher.rollback authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The report on a console, for someone tired: the outcome first, then what was lost, then what to do."""
+
+from __future__ import annotations
+
+import textwrap
+import typing as t
+
+from .outcome import Facts, facts
+from .visible import visible
+
+WIDTH = 96
+
+#: Lines of one list on the console; the report holds the whole of it.
+LONGEST_LIST = 20
+
+_PASSED = ("passed", "skipped")
+
+
+def summary(report: Facts) -> str:
+    """Plain text of at most 96 columns, except for paths and commands, which must stay whole to be copied."""
+    parts = [_head(report), _message(report)]
+    if report["outcome"] != "nothing_to_do":
+        parts += [_plan(report), *_effect(report), *_preview(report), _verification(report)]
+    parts += [_application(report), _stages(report), _notifications(report), _warnings(report), _where(report)]
+    return "\n\n".join("\n".join(part) for part in parts if part)
+
+
+def _head(report: Facts) -> list[str]:
+    target = facts(report, "target")
+    where = f"{target.get('database') or '?'} on {target.get('host') or 'the local socket'}:{target.get('port') or '?'}"
+    rule = "=" * WIDTH
+    words = str(report["outcome"]).replace("_", " ").upper()
+    return [rule, *_wrapped(visible(f"{words}   {where}   run {report.get('run_id') or 'without a name'}"), ""), rule]
+
+
+def _message(report: Facts) -> list[str]:
+    lines = str(report["message"]).split("\n")[:-1]
+    return [wrapped for line in lines for wrapped in _wrapped(visible(line), "")]
+
+
+def _wrapped(line: str, indent: str) -> list[str]:
+    wrapped = textwrap.wrap(
+        line, WIDTH, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+    # A command broken over lines cannot be pasted.
+    before, mark, command = line.partition("ansible-playbook ")
+    if not mark or len(wrapped) < 2:
+        return wrapped
+    return [*_wrapped(before.rstrip(), indent), f"{indent}    {mark}{command}"] if before else [f"{indent}{line}"]
+
+
+def _plan(report: Facts) -> list[str]:
+    plan = facts(report, "plan")
+    if not plan.get("versions"):
+        return []
+    scripts = plan.get("scripts") or []
+    versions = ", ".join(visible(version) for version in plan["versions"])
+    lines = [f"PLAN  {versions}, {_count(plan.get('statements') or 0, 'statement')}"]
+    return lines + _cut([f"  {visible(script.get('version'))}  {visible(script.get('file'))}" for script in scripts])
+
+
+def _effect(report: Facts) -> list[list[str]]:
+    effect = facts(report, "effect")
+    dropped = effect.get("dropped") or []
+    named = [entry for entry in dropped if not entry.get("cascaded")]
+    cascaded = [entry for entry in dropped if entry.get("cascaded")]
+    tables = [entry for entry in dropped if entry.get("rows")]
+    undone = report["outcome"] in ("failed_unchanged", "refused")
+    title = "WOULD BE LOST" if report.get("check_mode") else "WOULD HAVE BEEN LOST (nothing was)" if undone else "LOST"
+    total = f"{title}  {_count(len(dropped), 'object')}, {_count(effect.get('rows_lost') or 0, 'row')}"
+    parts = [[total, *_list("named by the DOWN", [_object(entry) for entry in named])]] if dropped else []
+    if cascaded:
+        parts.append(_list("only by CASCADE", [_object(entry) for entry in cascaded]))
+    if tables:
+        parts.append(
+            _list("rows, table by table", _columns([(_label(entry), f"{entry['rows']:,}") for entry in tables]))
+        )
+    for key, words in (
+        ("skipped", "SKIPPED BY IF EXISTS, so not dropped"),
+        ("left_over", "LEFT OVER, named by the DOWN and still there"),
+    ):
+        if effect.get(key):
+            parts.append([f"{words}  {len(effect[key])}", *_cut([f"  {_object(entry)}" for entry in effect[key]])])
+    return parts
+
+
+def _list(title: str, lines: list[str]) -> list[str]:
+    return [f"  {title}: {len(lines)}", *_cut([f"    {line}" for line in lines])] if lines else []
+
+
+def _cut(lines: list[str]) -> list[str]:
+    if len(lines) <= LONGEST_LIST + 1:
+        return lines
+    return [*lines[:LONGEST_LIST], f"    … and {len(lines) - LONGEST_LIST} more (in the report)"]
+
+
+def _label(entry: t.Any) -> str:
+    if not hasattr(entry, "get"):
+        return visible(entry)
+    return visible(entry.get("identity") or entry.get("name") or entry.get("object") or "?")
+
+
+def _object(entry: t.Any) -> str:
+    if not hasattr(entry, "get"):
+        return visible(entry)
+    kind = f"{visible(entry['type'])} " if entry.get("type") else ""
+    elsewhere = entry.get("elsewhere") or entry.get("exists_as") or []
+    places = [elsewhere] if isinstance(elsewhere, str) else [_label(place) for place in elsewhere]
+    found = f"; exists as {', '.join(visible(place) for place in places)}" if places else ""
+    return f"{kind}{_label(entry)}{found}"
+
+
+def _columns(rows: t.Sequence[tuple[str, ...]]) -> list[str]:
+    width = min(60, max((len(row[0]) for row in rows), default=0))
+    return [f"{row[0]:<{width}}  " + "  ".join(f"{cell:>12}" for cell in row[1:]) for row in rows]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _preview(report: Facts) -> list[list[str]]:
+    if not report.get("check_mode"):
+        return []
+    locks = [
+        f"  {visible(lock.get('mode'))}  {_label(lock) if lock.get('identity') else visible(lock.get('relation'))}"
+        for lock in report.get("locks") or []
+    ]
+    slowest = sorted(report.get("statements") or [], key=lambda statement: -(statement.get("seconds") or 0))
+    times = [f"  {statement.get('seconds') or 0:>8.3f} s  {_statement(statement)}" for statement in slowest]
+    sessions = [_session(session) for session in report.get("sessions") or []]
+    titled = (("LOCKS TAKEN", locks), ("TIME A STATEMENT, slowest first", times), ("SESSIONS IN THE WAY", sessions))
+    return [[f"{title}  {len(lines)}", *_cut(lines)] for title, lines in titled if lines]
+
+
+def _statement(statement: Facts) -> str:
+    place = f"{visible(statement.get('version'))} line {statement.get('line')}"
+    return f"{place}  {visible(statement.get('kind') or statement.get('summary'))}"
+
+
+def _session(session: Facts) -> str:
+    application = visible(session.get("application")) or "no application name"
+    who = f"pid {session.get('pid')}, {visible(session.get('user'))}, {application}"
+    return textwrap.shorten(
+        f"  {who}, since {session.get('since')}: {visible(session.get('query'))}", WIDTH, placeholder=" …"
+    )
+
+
+def _verification(report: Facts) -> list[str]:
+    verification = facts(report, "verification")
+    checks = verification.get("checks") or []
+    if not checks:
+        return []
+    failed = [check for check in checks if check.get("status") not in _PASSED]
+    lines = [f"VERIFICATION  {len(checks) - len(failed)} passed, {len(failed)} failed"]
+    for check in failed:
+        lines.append(f"  FAILED  {visible(check.get('name'))}")
+        lines += [
+            f"          {key} {visible(check.get(key))}" for key in ("expected", "actual") if check.get(key) is not None
+        ]
+    return lines
+
+
+def _application(report: Facts) -> list[str]:
+    tests = facts(report, "smoke_tests").get("tests") or []
+    failed = [test for test in tests if test.get("status") not in _PASSED]
+    lines = [f"SMOKE TESTS  {len(tests) - len(failed)} passed, {len(failed)} failed"] if tests else []
+    for test in failed:
+        lines.append(
+            f"  FAILED  {visible(test.get('name'))}  {visible(test.get('host'))}  {visible(test.get('message'))}"
+        )
+    return lines
+
+
+def _stages(report: Facts) -> list[str]:
+    stages = report.get("stages") or []
+    if not stages:
+        return []
+    downtime = report.get("downtime_seconds")
+    stop = f"application down for {downtime:.1f} s" if downtime is not None else "no application was stopped"
+    rows = [(visible(stage["name"]), visible(stage["status"]), _seconds(stage.get("seconds"))) for stage in stages]
+    return [f"STAGES  {stop}", *[f"  {line}" for line in _columns(rows)]]
+
+
+def _seconds(seconds: float | None) -> str:
+    return f"{seconds:.2f} s" if seconds is not None else "-"
+
+
+def _notifications(report: Facts) -> list[str]:
+    entries = report.get("notifications") or []
+    lines = [
+        f"  {visible(entry['status'])}  {visible(entry['name'])}: {visible(entry['message'])}" for entry in entries
+    ]
+    return ["NOTIFICATIONS", *_cut(lines)] if lines else []
+
+
+def _warnings(report: Facts) -> list[str]:
+    warnings = report.get("warnings") or []
+    return (
+        ["WARNINGS", *_cut([line for warning in warnings for line in _wrapped(visible(warning), "  ")])]
+        if warnings
+        else []
+    )
+
+
+def _where(report: Facts) -> list[str]:
+    backup = facts(report, "backup")
+    lines = []
+    if backup.get("path"):
+        checked = "verified" if backup.get("verified") else "NOT verified"
+        lines.append(f"BACKUP  {visible(backup.get('id'))} ({backup.get('bytes') or 0:,} bytes, {checked})")
+        lines.append(f"        {visible(backup['path'])}")
+    if report.get("report_path"):
+        lines.append(f"REPORT  {visible(report['report_path'])}")
+    elif report.get("check_mode"):
+        lines.append("Check mode: nothing was stopped, written or sent.")
+    return lines

@@ -1,0 +1,178 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the cypher.rollback authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Take or give back the claim on a database."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: run_claim
+short_description: Let one run at a time work on a database
+version_added: 1.0.0
+description:
+  - Makes the run's folder and takes the claim on one database, in one step that two runs cannot both succeed in.
+  - A second run is refused at once, and the message names the first.
+  - A claim whose controller process is certainly gone is taken over. Where that cannot be known, because the other run
+    was started on another host, the claim goes stale when its run has written nothing for O(ttl) seconds.
+  - A claim is never taken over while a module of its run is at work on the database host.
+extends_documentation_fragment:
+  - cypher.rollback.attributes
+attributes:
+  check_mode:
+    support: full
+    details: Is refused as in a real run, but makes no folder and takes no claim.
+  diff_mode:
+    support: none
+  idempotent:
+    support: full
+  platform:
+    platforms: posix
+options:
+  run_dir:
+    description: Folder of the runs on the database host.
+    type: path
+    required: true
+  run_id:
+    description: Name of this run.
+    type: str
+    required: true
+  system_identifier:
+    description: System identifier of the cluster.
+    type: str
+    required: true
+  database:
+    description: Name of the database.
+    type: str
+    required: true
+  runbook:
+    description: The runbook that runs, for the message that others get.
+    type: str
+    default: rollback
+  state:
+    description:
+      - V(present) takes the claim, V(absent) gives it back if it is this run's.
+    type: str
+    choices: [present, absent]
+    default: present
+  ttl:
+    description: Seconds without a sign of life after which a claim from a controller that cannot be asked is stale.
+    type: int
+    default: 900
+  controller:
+    description:
+      - The process that runs the playbook.
+      - Filled in by the action plugin of this name.
+    type: dict
+  dead_holder:
+    description:
+      - The controller process that its own host knows to be gone.
+      - Filled in by the action plugin of this name.
+    type: dict
+author:
+  - the cypher.rollback authors
+"""
+
+EXAMPLES = r"""
+- name: Claim the database
+  cypher.rollback.run_claim:
+    run_dir: /var/backups/cypher-erp/runs
+    run_id: 20261122T152140Z-0003-5f2c
+    system_identifier: "7412345678901234567"
+    database: cypher_erp
+"""
+
+RETURN = r"""
+folder:
+  description: The run's folder.
+  type: str
+  returned: when O(state=present), outside check mode
+claim:
+  description: File of the claim.
+  type: str
+  returned: always
+taken_over:
+  description: The stale claim that this one replaced.
+  type: dict
+  returned: when there was one
+held_by:
+  description: The claim of the other run.
+  type: dict
+  returned: when another run holds it
+outcome:
+  description: The outcome that the failure means for the run.
+  type: str
+  returned: on failure
+  sample: refused
+"""
+
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.cypher.rollback.plugins.module_utils.claims import Claims, last_words
+from ansible_collections.cypher.rollback.plugins.module_utils.errors import RollbackError
+from ansible_collections.cypher.rollback.plugins.module_utils.journal import (
+    append,
+    journal_line,
+    make_run_folder,
+    run_folder,
+    utc_now,
+)
+
+
+def take(module: AnsibleModule, claims: Claims, own: dict[str, t.Any]) -> dict[str, t.Any]:
+    """Take the claim; what to tell about it."""
+    dead = module.params["dead_holder"]
+    if module.check_mode:
+        run_folder(module.params["run_dir"], own["run_id"])
+        return {"changed": claims.holder() is None, "taken_over": claims.check(own, dead)}
+    folder = make_run_folder(module.params["run_dir"], own["run_id"])
+    new, stale = claims.take(own, dead)
+    if new:
+        append(
+            folder, journal_line(own["run_id"], "claimed", utc_now(), claim=claims.path, controller=own["controller"])
+        )
+    return {"changed": new, "folder": folder, "taken_over": stale}
+
+
+def warn_of(module: AnsibleModule, claims: Claims, stale: dict[str, t.Any]) -> None:
+    """Say whose claim was taken over, and how far that run had come."""
+    said = last_words(claims.folder_of(stale)) or "it left no journal"
+    module.warn(
+        f"Run {stale['run_id']} of {stale.get('started_at')} held the claim on this database and died: {said}. "
+        f"Its folder is {claims.folder_of(stale)}. Look at what it left before you trust the application's state."
+    )
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "run_dir": {"type": "path", "required": True},
+            "run_id": {"type": "str", "required": True},
+            "system_identifier": {"type": "str", "required": True},
+            "database": {"type": "str", "required": True},
+            "runbook": {"type": "str", "default": "rollback"},
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "ttl": {"type": "int", "default": 900},
+            "controller": {"type": "dict"},
+            "dead_holder": {"type": "dict"},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    claims = Claims(params["run_dir"], f"{params['system_identifier']}-{params['database']}", params["ttl"])
+    own = {"run_id": params["run_id"], "runbook": params["runbook"], "controller": params["controller"] or {}}
+    try:
+        if params["state"] == "absent":
+            module.exit_json(changed=not module.check_mode and claims.release(own), claim=claims.path)
+        taken = take(module, claims, own)
+    except RollbackError as err:
+        module.fail_json(msg=str(err), outcome=err.outcome, claim=claims.path, **err.details)
+    if taken["taken_over"]:
+        warn_of(module, claims, taken["taken_over"])
+    module.exit_json(claim=claims.path, **{key: value for key, value in taken.items() if value is not None})
+
+
+if __name__ == "__main__":
+    main()
