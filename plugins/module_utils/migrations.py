@@ -20,6 +20,7 @@ MAX_BYTES = 64 * 1024 * 1024
 """A migration file above this size is refused, in bytes: it holds data, and reading it would delay an emergency."""
 
 _VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.-]{0,127}")
+_NUMBER_LIMIT = 10**128
 _DIGITS = re.compile(r"[0-9]+")
 
 
@@ -167,8 +168,10 @@ def resolve_version(raw: object, migrations: t.Sequence[Migration]) -> Migration
 
 
 def _by_integer(number: int, migrations: t.Sequence[Migration]) -> Migration:
-    if number < 0:
-        raise Refused(f"version {_shown(number)} is no version of a migration: it is below zero.")
+    if not 0 <= number < _NUMBER_LIMIT:
+        raise Refused(
+            f"version is no version of a migration: the number is {'below zero' if number < 0 else 'too large'}."
+        )
     found = _by_number(number, migrations)
     octal = int(f"{number:o}")
     meant = _by_number(octal, migrations) if octal != number else []
@@ -248,17 +251,15 @@ def read_down(migration: Migration, *, accept_commented: bool = False) -> DownSc
     :raises Refused: the file cannot be read, or holds no DOWN, or two.
     :raises DownRefused: the DOWN cannot be run as it is written.
     """
-    if migration.down_path is None:
-        if migration.path is None:
-            raise Refused(f"Migration {migration.version} has no file.", version=migration.version)
-        source, digest = _read(migration.path)
-        section = _section(source)
-        if section is None:
-            raise _no_down(migration, source)
-    else:
+    if migration.down_path is not None:
         _require_no_section(migration, migration.down_path)
         source, digest = _read(migration.down_path)
-        section = _section(source) or _Section(0, len(source.text), 1)
+        section = _whole_file(source)
+    elif migration.path is not None:
+        source, digest = _read(migration.path)
+        section = _section(source) or _no_down(migration, source)
+    else:
+        raise Refused(f"Migration {migration.version} has no file.", version=migration.version)
     text, statements, notes = _body(source, section, accept_commented)
     line = source.line_at(section.start)
     return DownScript(migration.version, migration.name, source.file, line, text, digest, statements, notes)
@@ -297,7 +298,7 @@ def _read(path: str) -> tuple[sql.Source, str]:
 
 def _decoded(path: str, data: bytes) -> str:
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         hint = " It looks like UTF-16." if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
         problem = f"byte {data[error.start]:#04x} at offset {error.start} is not UTF-8"
@@ -314,38 +315,66 @@ def _bad_byte(path: str, data: bytes, offset: int, problem: str, hint: str) -> R
     return Refused(message, file=path, line=line, offset=offset)
 
 
-def _section(source: sql.Source) -> _Section | None:
-    """The marked DOWN of a file; None without a marker. Only a file with a line like one needs lexing."""
-    if not any(conventions.read_marker(line.strip()) == "down" for line in _comment_lines(source.text)):
-        return None
+@dataclasses.dataclass(frozen=True)
+class _Markers:
+    """Offsets of the DOWN and of the UP markers of a file, and what of it is for psql."""
+
+    downs: tuple[int, ...] = ()
+    ups: tuple[int, ...] = ()
+    parts: tuple[sql.PsqlPart, ...] = ()
+
+
+def _markers(source: sql.Source) -> _Markers:
+    """The markers of a file. Only one with a line like a marker needs lexing.
+
+    :raises DownRefused: it does not lex, or has two DOWN markers.
+    """
+    if not any(conventions.read_marker(line.strip()) for line in _comment_lines(source.text)):
+        return _Markers()
     masked, parts = sql.mask_psql(source.text)
-    marked = [
-        (conventions.read_marker(comment.text), comment)
-        for comment in sql.standing_comments(dataclasses.replace(source, text=masked))
-    ]
-    downs = [comment for marker, comment in marked if marker == "down"]
-    if not downs:
-        if parts and not parts[-1].terminated:
-            raise source.refusal(
-                parts[-1].start,
-                "the rows of this COPY are never ended by a line '\\.', so all that follows is data, its DOWN included",
-                "End them.",
-            )
-        return None
-    lines = [source.line_at(comment.start) for comment in downs]
+    found: dict[str | None, list[int]] = {"down": [], "up": [], None: []}
+    for comment in sql.standing_comments(dataclasses.replace(source, text=masked)):
+        found[conventions.read_marker(comment.text)].append(comment.start)
+    downs = found["down"]
     if len(downs) > 1:
-        problem = f"a second DOWN marker; the first is in line {lines[0]}"
-        raise source.refusal(downs[1].start, problem, "Leave one of them, so that it is clear what is run.")
-    start = source.next_line(downs[0].start)
-    end = min((comment.start for marker, comment in marked if marker == "up" and comment.start >= start), default=None)
-    return _Section(start, len(source.text) if end is None else end, lines[0])
+        problem = f"a second DOWN marker; the first is in line {source.line_at(downs[0])}"
+        raise source.refusal(downs[1], problem, "Leave one of them, so that it is clear what is run.")
+    return _Markers(tuple(downs), tuple(found["up"]), parts)
+
+
+def _section(source: sql.Source) -> _Section | None:
+    """The marked DOWN of a migration file, which ends at an UP marker or with the file; None without a marker."""
+    markers = _markers(source)
+    if not markers.downs:
+        if markers.parts and not markers.parts[-1].terminated:
+            problem = "the rows of this COPY are not ended by a line '\\.', so all behind it is data, a DOWN included"
+            raise source.refusal(markers.parts[-1].start, problem, "End them with that line.")
+        return None
+    start = source.next_line(markers.downs[0])
+    end = min((up for up in markers.ups if up >= start), default=len(source.text))
+    return _Section(start, end, source.line_at(markers.downs[0]))
+
+
+def _whole_file(source: sql.Source) -> _Section:
+    """The DOWN of a file that holds nothing else; a DOWN marker may head it, and an UP has no place in it."""
+    markers = _markers(source)
+    if markers.ups:
+        problem = "an UP marker in a file that is a DOWN by its name"
+        raise source.refusal(markers.ups[0], problem, "Move the UP into the migration file, or remove the marker.")
+    if not markers.downs:
+        return _Section(0, len(source.text), 1)
+    before = sql.Source(source.text[: markers.downs[0]], source.file)
+    if sql.mask_psql(before.text)[1] or sql.has_statements(before):
+        problem = "statements stand before this marker, in a file that is a DOWN by its name"
+        raise source.refusal(markers.downs[0], problem, "Remove the marker to run them too, or remove them.")
+    return _Section(source.next_line(markers.downs[0]), len(source.text), source.line_at(markers.downs[0]))
 
 
 def _comment_lines(text: str) -> list[str]:
     return [line for line in re.split(r"\r\n|\n|\r", text) if line.lstrip().startswith("--")]
 
 
-def _no_down(migration: Migration, source: sql.Source) -> Refused:
+def _no_down(migration: Migration, source: sql.Source) -> t.NoReturn:
     seen = ""
     for number, line in enumerate(re.split(r"\r\n|\n|\r", source.text), start=1):
         if line.lstrip().startswith("--") and conventions.read_marker(line.strip()) == "down":
@@ -353,7 +382,7 @@ def _no_down(migration: Migration, source: sql.Source) -> Refused:
         elif re.match(r"[\s\-=#*]*--[\s\-=#*]*down\b", line, re.IGNORECASE):
             seen = f" Line {number} is no marker because of the text behind it: {line.strip()[:120]}"
     example = conventions.DOCUMENT.example
-    return Refused(
+    raise Refused(
         f"{source.file} has no DOWN: no line of it is a marker such as '{example}', and there is no file "
         f"{migration.version}-down.sql beside it.{seen} Write the DOWN, or go back with the emergency runbook.",
         file=source.file,
@@ -457,6 +486,6 @@ def _notes(body: sql.Source, statements: t.Sequence[sql.Statement]) -> tuple[str
         if _COMMENTED_STATEMENT.match(comment.text)
     ]
     if commented:
-        lines = ", ".join(str(line) for line in commented)
+        lines = ", ".join(str(line) for line in commented[:10]) + (" and more" if len(commented) > 10 else "")
         notes.append(f"Statements that are commented out are not run: line {lines}.")
     return tuple(notes)

@@ -188,6 +188,10 @@ _COMMENTS = ("SQL_COMMENT", "C_COMMENT")
 _PSQL_CANDIDATE = re.compile(r"^[ \t]*(?P<command>\\[A-Za-z!?])|\bFROM\s+STDIN\b", re.IGNORECASE | re.MULTILINE)
 _PSQL_COPY_STDIN = re.compile(r"\\copy\b.*\bfrom\s+stdin\b", re.IGNORECASE)
 _COPY_END = re.compile(r"^\\\.[ \t]*\r?$", re.MULTILINE)
+# In characters: what is lexed at once, and what is not worth skipping.
+_PIECE = 1 << 18
+_NEAR = 1 << 12
+_ATTEMPTS = 4
 _NOT_BLANK = re.compile(r"[^\r\n]")
 
 
@@ -200,6 +204,7 @@ def mask_psql(text: str) -> tuple[str, tuple[PsqlPart, ...]]:
     parts: list[PsqlPart] = []
     safe = position = 0
     while (match := _PSQL_CANDIDATE.search(text, position)) is not None:
+        safe = _advance(text, safe, match.start())
         part = _psql_command(text, safe, match) if match["command"] else _copy_data(text, safe, match.end())
         position = match.end()
         if part is not None:
@@ -224,6 +229,55 @@ def _tokens_before(text: str, start: int, end: int) -> list[t.Any] | None:
         return None
     if tokens and tokens[-1].name == "SQL_COMMENT" and tokens[-1].end == end - start - 1:
         return None
+    return tokens
+
+
+def _boundary(text: str, start: int, end: int) -> tuple[int, list[t.Any]] | None:
+    """The end of a statement shortly before this end, and the tokens up to it; None if the last semicolons are none."""
+    for _attempt in range(_ATTEMPTS):
+        end = text.rfind(";", start, end)
+        if end < 0:
+            return None
+        tokens = _tokens_before(text, start, end + 1)
+        if tokens and tokens[-1].name == "ASCII_59":
+            return end + 1, tokens
+    return None
+
+
+def _advance(text: str, start: int, limit: int) -> int:
+    """A later end of a statement from which lexing may begin, so that no stretch is read again for each candidate."""
+    while limit - start > _NEAR:
+        found = _boundary(text, start, min(limit, start + _PIECE))
+        if found is None:
+            break
+        start = found[0]
+    return start
+
+
+def _pieces(text: str) -> t.Iterator[tuple[int, list[t.Any]]]:
+    """The tokens piece by piece, each with the offset that its own offsets count from.
+
+    A token is an object of 100 bytes: a migration with 10 MB of INSERTs would take 1 GB at once.
+
+    :raises ParseError: with an offset that counts from the start of the text.
+    """
+    start, size = 0, _PIECE
+    while start < len(text):
+        found = _boundary(text, start, start + size) if start + size < len(text) else (len(text), None)
+        if found is None:
+            size *= 4
+            continue
+        end, tokens = found
+        yield start, _scan_from(text, start) if tokens is None else tokens
+        start, size = end, _PIECE
+
+
+def _scan_from(text: str, start: int) -> list[t.Any]:
+    try:
+        tokens: list[t.Any] = scan(text[start:])
+    except ParseError as error:
+        words, offset = error.args
+        raise ParseError(words, None if offset is None else offset + start) from error
     return tokens
 
 
@@ -271,20 +325,25 @@ def _end_of_copy_data(text: str, newline: int) -> tuple[int, bool]:
     return (match.end(), True) if match else (len(text), False)
 
 
+_NESTING = {"ASCII_40": 1, "ASCII_41": -1, "ASCII_59": 0}
+
+
 def standing_comments(source: Source) -> list[Comment]:
     """The line comments of a script that stand alone in their line and not between parentheses.
 
     :raises DownRefused: the text does not lex, such as a quote that is never closed.
     """
     comments, depth = [], 0
-    for token in _scan(source):
-        if token.name == "SQL_COMMENT" and depth <= 0 and source.starts_line(token.start):
-            end = token.end + 1
-            comments.append(Comment(token.start, end, source.text[token.start : end].rstrip("\r\n")))
-        elif token.name == "ASCII_59":
-            depth = 0
-        else:
-            depth += {"ASCII_40": 1, "ASCII_41": -1}.get(token.name, 0)
+    try:
+        for base, tokens in _pieces(source.text):
+            for token in tokens:
+                if token.name in _NESTING:
+                    depth = 0 if token.name == "ASCII_59" else depth + _NESTING[token.name]
+                elif token.name == "SQL_COMMENT" and depth <= 0 and source.starts_line(base + token.start):
+                    start, end = base + token.start, base + token.end + 1
+                    comments.append(Comment(start, end, source.text[start:end].rstrip("\r\n")))
+    except ParseError as error:
+        raise _syntax_error(source, error) from error
     return comments
 
 
