@@ -1,0 +1,227 @@
+# Copyright (c) 2026, the cypher.rollback authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The manifest of a backup: what is in it, of which database, and how to tell that it is still whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import stat
+import typing as t
+
+from .errors import Refused
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+NAME = "manifest.json"
+#: Held (flock) by whoever writes the backup, and by whoever reads it.
+LOCK_NAME = "lock"
+FORMAT = 1
+CHUNK_BYTES = 1 << 20
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_REQUIRED: dict[str, type] = {
+    "id": str,
+    "kind": str,
+    "version": str,
+    "database": str,
+    "system_identifier": str,
+    "server_version": str,
+    "created_at": str,
+    "files": list,
+    "tables": dict,
+}
+
+
+class ManifestInvalid(Refused):
+    """The manifest is missing, unreadable or not of the promised shape."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BackupFile:
+    """One file of a backup; ``path`` is relative to the backup's folder."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """Everything that is recorded about a backup.
+
+    :param tables: quoted identity (``format('%I.%I')``) to facts about the table, at least ``rows``.
+    :param snapshot: where in the server's history the backup stands: ``lsn``, ``xmin``, ``xmax``, ``taken_at``.
+    :param globals_scope: ``globals``, ``roles`` or ``none``: the cluster's own objects beside the dump.
+    :param seconds: how long it took, by phase.
+    """
+
+    id: str
+    kind: str
+    version: str
+    database: str
+    system_identifier: str
+    server_version: str
+    created_at: str
+    files: tuple[BackupFile, ...]
+    tables: Mapping[str, Mapping[str, t.Any]]
+    provider: str = "dump"
+    snapshot: Mapping[str, t.Any] = dataclasses.field(default_factory=dict)
+    tools: Mapping[str, t.Any] = dataclasses.field(default_factory=dict)
+    jobs: int = 1
+    compression: str = "none"
+    globals_scope: str = "none"
+    large_objects: int = 0
+    run_id: str = ""
+    warnings: tuple[str, ...] = ()
+    seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    format: int = FORMAT
+
+    @property
+    def bytes(self) -> int:
+        """Size of all files."""
+        return sum(entry.bytes for entry in self.files)
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """Rows by table."""
+        return {name: int(facts["rows"]) for name, facts in self.tables.items()}
+
+
+def write(folder: str, manifest: Manifest) -> str:
+    """Write the manifest into the folder, private and synced, and give its path.
+
+    :raises OSError: no space, no permission, or there is one already.
+    """
+    path = os.path.join(folder, NAME)
+    text = json.dumps(dataclasses.asdict(manifest), indent=1, ensure_ascii=False) + "\n"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        # surrogateescape cannot occur in UTF-8 from the server; a lone surrogate must not cost the backup all the same.
+        file.write(text.encode("utf-8", "backslashreplace"))
+        file.flush()
+        os.fsync(file.fileno())
+    return path
+
+
+def load(folder: str) -> Manifest:
+    """The manifest of a backup, its shape checked; whether the files are whole is :func:`verify`'s matter.
+
+    :raises ManifestInvalid: with what is wrong.
+    """
+    path = os.path.join(folder, NAME)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        with os.fdopen(descriptor, "rb") as file:
+            content = json.loads(file.read().decode("utf-8"))
+    except OSError as err:
+        raise ManifestInvalid(f"{path} cannot be read: {err.strerror}. {_NOT_A_BACKUP}") from err
+    except ValueError as err:
+        raise ManifestInvalid(f"{path} is not a manifest: {err}. {_NOT_A_BACKUP}") from err
+    problem = _shape_problem(content)
+    if problem:
+        raise ManifestInvalid(f"{path} is not a manifest of this collection: {problem}. {_NOT_A_BACKUP}")
+    return _from_json(content)
+
+
+_NOT_A_BACKUP = "This folder does not count as a backup; name another one with the extra variable backup."
+
+
+def _from_json(content: Mapping[str, t.Any]) -> Manifest:
+    known = {field.name for field in dataclasses.fields(Manifest)}
+    values = {name: value for name, value in content.items() if name in known}
+    values["files"] = tuple(
+        BackupFile(**{key: entry[key] for key in ("path", "bytes", "sha256")}) for entry in content["files"]
+    )
+    values["warnings"] = tuple(content.get("warnings", ()))
+    return Manifest(**values)
+
+
+def _shape_problem(content: t.Any) -> str:
+    if not isinstance(content, dict):
+        return "it is not an object"
+    for name, kind in _REQUIRED.items():
+        if not isinstance(content.get(name), kind):
+            return f"{name} is missing or not a {kind.__name__}"
+    if content.get("format", FORMAT) != FORMAT:
+        return f"its format is {content['format']!r}, this release reads {FORMAT}"
+    for name, facts in content["tables"].items():
+        if not isinstance(facts, dict) or not _is_count(facts.get("rows")):
+            return f"the rows of table {name} are not a number"
+    return next((problem for problem in map(_file_problem, content["files"]) if problem), "")
+
+
+def _file_problem(entry: t.Any) -> str:
+    if not isinstance(entry, dict):
+        return "an entry of files is not an object"
+    path, size, digest = entry.get("path"), entry.get("bytes"), entry.get("sha256")
+    if not isinstance(path, str) or not is_inside(path):
+        return f"the file name {path!r} leads out of the backup's folder"
+    if not _is_count(size) or not isinstance(digest, str) or not _SHA256.fullmatch(digest):
+        return f"the size or checksum of {path!r} is missing"
+    return ""
+
+
+def _is_count(value: t.Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def is_inside(path: str) -> bool:
+    """Whether a relative path stays in its folder: no absolute path, no parent, no empty part."""
+    parts = path.split("/")
+    return "\0" not in path and "\\" not in path and all(part not in ("", ".", "..") for part in parts)
+
+
+def verify(folder: str, manifest: Manifest) -> list[str]:
+    """What is wrong with the files of a backup, a sentence each; empty where all are as they were written."""
+    problems = [problem for entry in manifest.files for problem in _problems_of(folder, entry)]
+    if os.path.basename(os.path.abspath(folder)) != manifest.id:
+        problems.append(f"The folder {folder} holds the manifest of {manifest.id}.")
+    listed = {entry.path for entry in manifest.files} | {NAME, LOCK_NAME}
+    problems.extend(f"{path} is not in the manifest." for path in files_below(folder) if path not in listed)
+    return problems
+
+
+def _problems_of(folder: str, entry: BackupFile) -> Iterator[str]:
+    path = os.path.join(folder, entry.path)
+    if os.path.realpath(path) != os.path.join(os.path.realpath(folder), entry.path):
+        yield f"{entry.path} is a symbolic link, or lies behind one."
+        return
+    try:
+        # Without O_NONBLOCK a named pipe would keep us waiting for a writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as err:
+        yield f"{entry.path} cannot be read: {err.strerror}."
+        return
+    try:
+        facts = os.fstat(descriptor)
+        if not stat.S_ISREG(facts.st_mode):
+            yield f"{entry.path} is not an ordinary file."
+        elif facts.st_size != entry.bytes:
+            yield f"{entry.path} has {facts.st_size} bytes, {entry.bytes} were written."
+        elif digest_of(descriptor) != entry.sha256:
+            yield f"{entry.path} has the right size and a wrong checksum: its content changed after it was written."
+    finally:
+        os.close(descriptor)
+
+
+def digest_of(descriptor: int) -> str:
+    """SHA-256 of what is left to read, in hexadecimal."""
+    digest = hashlib.sha256()
+    while chunk := os.read(descriptor, CHUNK_BYTES):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def files_below(folder: str) -> list[str]:
+    """Every file below a folder, sorted, as relative paths with slashes."""
+    found: list[str] = []
+    for parent, _folders, names in os.walk(folder):
+        prefix = os.path.relpath(parent, folder)
+        found.extend(name if prefix == "." else f"{prefix}/{name}" for name in names)
+    return sorted(found)
