@@ -118,6 +118,11 @@ class Backup:
     phases: dict[str, float]
     warnings: tuple[str, ...]
 
+    def describe(self) -> str:
+        """One sentence for the operator."""
+        size = _megabytes(self.bytes)
+        return f"Backup {self.id} taken and verified: {len(self.tables)} tables, {size} in {self.seconds:.1f} s."
+
 
 @dataclasses.dataclass(frozen=True)
 class _Table:
@@ -321,7 +326,8 @@ def _check_space(path: str, database_bytes: int, estimated: int) -> int:
 
 
 def _megabytes(size: int) -> str:
-    return f"{size / 1024 / 1024:,.0f} MB"
+    megabytes = size / 1024 / 1024
+    return f"{megabytes:,.0f} MB" if megabytes >= 10 else f"{megabytes:.2f} MB"
 
 
 # --- the folder that becomes the backup -------------------------------------------------------------------------------

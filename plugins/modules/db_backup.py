@@ -1,0 +1,271 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the cypher.rollback authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Take a verified backup of a database."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: db_backup
+short_description: Take a verified backup of a PostgreSQL database
+version_added: 1.0.0
+description:
+  - Writes a directory-format dump, the cluster's roles and a manifest into a private folder, proves them, and publishes the
+    folder by one rename. Whatever fails, nothing half-written is left.
+  - The dump and exact row counts of every table come from one snapshot. Every file is synced, read back, hashed, and its rows
+    are compared with the counted ones; C(pg_restore) reads the whole archive.
+  - Refuses what cannot work before anything is written. Among it client programs of another major version, a folder that others
+    can write to, too little space, tables that the role cannot read, and row security that would hide rows.
+extends_documentation_fragment:
+  - cypher.rollback.attributes
+  - cypher.rollback.postgres
+attributes:
+  check_mode:
+    support: full
+    details: Checks everything that can be known before a backup, and writes nothing.
+  diff_mode:
+    support: none
+  idempotent:
+    support: none
+    details: Every run takes another backup.
+  platform:
+    platforms: posix
+options:
+  backup_dir:
+    description:
+      - Folder of all backups, an absolute path. It is made, private, where it is missing.
+      - It must belong to root or to the user that the module runs as, must not be a symbolic link, and must not be
+        writable by every user.
+    type: path
+    required: true
+  kind:
+    description:
+      - What the backup is for; becomes part of its name.
+    type: str
+    default: before_rollback
+    choices: [before_rollback, before_migration]
+  version:
+    description:
+      - The migration that is about to be rolled back or applied; becomes part of the backup's name.
+    type: str
+    required: true
+  bin_dir:
+    description:
+      - Folder of C(pg_dump), C(pg_restore), C(psql) and C(pg_dumpall). Their major version must be the server's.
+      - Empty, the newest installed of the server's major version, in E(PATH) and the places where packages put them.
+    type: str
+    default: ""
+  jobs:
+    description:
+      - Workers of C(pg_dump). V(0), as many as the host has processors, four at the most, and one for a small database.
+    type: int
+    default: 0
+  require_patched:
+    description:
+      - Refuse client programs with a known vulnerability, instead of warning.
+    type: bool
+    default: false
+  lock_timeout:
+    description:
+      - How long to wait for a table that another session has locked, a PostgreSQL duration. V(0) waits for ever.
+    type: str
+    default: 5s
+  run_id:
+    description:
+      - Name of the run that the backup belongs to, for its manifest.
+    type: str
+    default: ""
+seealso:
+  - module: cypher.rollback.db_rollback
+author:
+  - the cypher.rollback authors
+"""
+
+EXAMPLES = r"""
+- name: Back up before 0003 is rolled back
+  cypher.rollback.db_backup:
+    login_db: cypher_erp
+    backup_dir: /var/backups/cypher-erp
+    version: "0003"
+  register: backup
+
+- name: Back up before 0007 is applied, with programs of your own and nothing vulnerable
+  cypher.rollback.db_backup:
+    login_host: db1.example.com
+    login_db: cypher_erp
+    backup_dir: /var/backups/cypher-erp
+    kind: before_migration
+    version: "0007"
+    bin_dir: /opt/postgresql/15/bin
+    require_patched: true
+"""
+
+RETURN = r"""
+backup:
+  description: The published backup. Not there in check mode.
+  returned: when a backup was taken
+  type: dict
+  contains:
+    id:
+      description: Name of the backup's folder.
+      type: str
+      returned: always
+      sample: backup_before_rollback_0003_20260213_101500
+    path:
+      description: The backup's folder.
+      type: str
+      returned: always
+      sample: /var/backups/cypher-erp/backup_before_rollback_0003_20260213_101500
+    kind:
+      description: What it is for.
+      type: str
+      returned: always
+      sample: before_rollback
+    bytes:
+      description: Size of all its files.
+      type: int
+      returned: always
+      sample: 73400320
+    verified:
+      description: Whether it was read back and found whole. Always V(true), what is not is not published.
+      type: bool
+      returned: always
+      sample: true
+    tables:
+      description: Rows of every table in the dump's snapshot, by quoted name. A partitioned table has those of its partitions.
+      type: dict
+      returned: always
+      sample: {"b2b.orders": 1000, "b2b.order_items": 3000}
+    phases:
+      description: Seconds by phase. Phases overlap.
+      type: dict
+      returned: always
+      sample: {"check": 0.03, "dump": 0.3, "read": 0.05, "publish": 0.002}
+estimate:
+  description: What was known beforehand.
+  returned: in check mode
+  type: dict
+  contains:
+    database_bytes:
+      description: Size of the database, indexes included.
+      type: int
+      returned: always
+      sample: 104857600
+    estimated_bytes:
+      description: Room that the backup may need.
+      type: int
+      returned: always
+      sample: 121634816
+    free_bytes:
+      description: Room in the file system of O(backup_dir).
+      type: int
+      returned: always
+      sample: 80530636800
+    jobs:
+      description: Workers that C(pg_dump) would have.
+      type: int
+      returned: always
+      sample: 2
+    tools:
+      description: Version and folder of the client programs.
+      type: dict
+      returned: always
+      sample: {"version": "15.18", "bin_dir": "/usr/lib/postgresql/15/bin"}
+message:
+  description: One sentence that says what was done, or would be.
+  returned: success
+  type: str
+  sample: "Backup backup_before_rollback_0003_20260213_101500 taken and verified: 28 tables, 70 MB in 0.6 s."
+started_at:
+  description: UTC time.
+  returned: when a backup was taken
+  type: str
+  sample: "2026-02-13T10:15:00.120Z"
+finished_at:
+  description: UTC time.
+  returned: when a backup was taken
+  type: str
+  sample: "2026-02-13T10:15:00.720Z"
+seconds:
+  description: Duration.
+  returned: when a backup was taken
+  type: float
+  sample: 0.6
+outcome:
+  description: What a failure means for the run, V(refused) or V(failed_unchanged).
+  returned: failure
+  type: str
+  sample: refused
+details:
+  description: Evidence of a failure, such as the tables that cannot be read.
+  returned: failure
+  type: dict
+  sample: {"tables": ["b2b.orders"]}
+"""
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible_collections.cypher.rollback.plugins.module_utils import backup, connection, errors
+
+
+def request_from(params):
+    """What the options ask for."""
+    return backup.BackupRequest(
+        settings=connection.settings_from(params),
+        backup_dir=params["backup_dir"],
+        kind=params["kind"],
+        version=params["version"],
+        bin_dir=params["bin_dir"],
+        jobs=params["jobs"],
+        require_patched=params["require_patched"],
+        lock_timeout=params["lock_timeout"],
+        run_id=params["run_id"],
+    )
+
+
+def would_take(request):
+    """The result in check mode."""
+    ready = backup.check_ready(request)
+    estimate = {name: getattr(ready, name) for name in ("database_bytes", "estimated_bytes", "free_bytes", "jobs")}
+    estimate["tools"] = {"version": ready.tools.version_text, "bin_dir": ready.tools.bin_dir}
+    message = f"Would take a verified backup of {request.settings.describe()} in {request.backup_dir}."
+    return {"estimate": estimate, "message": message}, ready.warnings
+
+
+def take(request):
+    """The result of a backup."""
+    taken = backup.take_backup(request)
+    times = {name: getattr(taken, name) for name in ("started_at", "finished_at", "seconds")}
+    facts = {name: getattr(taken, name) for name in ("id", "path", "kind", "bytes", "verified", "tables", "phases")}
+    return {"backup": facts, "message": taken.describe(), **times}, taken.warnings
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            **connection.login_argument_spec(),
+            "backup_dir": {"type": "path", "required": True},
+            "kind": {"type": "str", "default": "before_rollback", "choices": ["before_rollback", "before_migration"]},
+            "version": {"type": "str", "required": True},
+            "bin_dir": {"type": "str", "default": ""},
+            "jobs": {"type": "int", "default": 0},
+            "require_patched": {"type": "bool", "default": False},
+            "lock_timeout": {"type": "str", "default": "5s"},
+            "run_id": {"type": "str", "default": ""},
+        },
+        supports_check_mode=True,
+    )
+    if not connection.HAS_PSYCOPG2:
+        module.fail_json(msg=missing_required_lib("psycopg2"), outcome="refused", details={})
+    try:
+        request = request_from(module.params)
+        result, warnings = would_take(request) if module.check_mode else take(request)
+    except errors.RollbackError as err:
+        module.fail_json(msg=str(err), outcome=err.outcome, details=err.details)
+    for warning in warnings:
+        module.warn(warning)
+    module.exit_json(changed=True, **result)
+
+
+if __name__ == "__main__":
+    main()
