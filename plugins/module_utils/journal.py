@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
+import datetime as dt
 import fcntl
 import json
 import os
@@ -39,16 +39,14 @@ class RunFolderRefused(Refused):
 
 def utc_now() -> str:
     """UTC time with milliseconds, as every time in journal and report: ``2026-11-22T15:21:40.123Z``."""
-    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+    return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
 
 
 def seconds_between(started_at: str | None, finished_at: str | None) -> float | None:
     """Seconds from one such time to another, never below 0 (clocks are set back); ``None`` where one is missing."""
     if not started_at or not finished_at:
         return None
-    begin, end = (
-        datetime.datetime.fromisoformat(moment.replace("Z", "+00:00")) for moment in (started_at, finished_at)
-    )
+    begin, end = (dt.datetime.fromisoformat(moment) for moment in (started_at, finished_at))
     return round(max(0.0, (end - begin).total_seconds()), 3)
 
 

@@ -9,7 +9,7 @@ import re
 import shlex
 import typing as t
 
-from .outcome import Facts, facts, is_committed, still_down, stopped_hosts, verification_of
+from .outcome import Facts, facts, failed_checks, is_committed, still_down, stopped_hosts, verification_of
 from .visible import visible
 
 NOTHING_DONE = "Nothing was stopped or changed."
@@ -22,7 +22,7 @@ def message_for(outcome: str, run: Facts) -> str:
 
 def next_commands(outcome: str, run: Facts) -> list[str]:
     """The commands that go on from here, ready to be pasted."""
-    if outcome == "needs_attention" or outcome == "unknown":
+    if outcome in {"needs_attention", "unknown"}:
         return [restart_command(run)]
     if outcome == "planned":
         return [rollback_command(run)]
@@ -77,9 +77,7 @@ def _failure(run: Facts) -> str:
     if failure:
         stage = f"Stage {visible(failure['stage'])} failed: " if failure.get("stage") else ""
         return stage + (sentence(_without_outcome(failure.get("message"))) or "it gave no reason.")
-    failed = [
-        check for check in verification_of(run).get("checks") or [] if check.get("status") not in ("passed", "skipped")
-    ]
+    failed = failed_checks(verification_of(run).get("checks") or [])
     if failed:
         return f"The verification failed: {', '.join(visible(check.get('name')) for check in failed)}."
     if facts(run, "smoke_test_result").get("passed") is False:

@@ -62,7 +62,7 @@ RULES: tuple[tuple[str, Callable[[State], bool]], ...] = (
     ("failed_unchanged", lambda state: state.stopped),
     ("refused", lambda state: (state.failed_stage or "") in BEFORE),
     ("refused", lambda state: state.failed_outcome == "refused" and state.failed_stage in UNTIL_ROLLBACK),
-    ("failed_unchanged", lambda state: True),
+    ("failed_unchanged", lambda _: True),
 )
 
 
@@ -106,8 +106,15 @@ def hosts_of(result: Facts) -> dict[str, dict[str, t.Any]]:
 
 
 def stopped_hosts(run: Facts) -> list[str]:
-    """Hosts whose application this run stopped."""
-    return [name for name, host in hosts_of(facts(run, "stop_result")).items() if host.get("stopped")]
+    """Hosts whose application this run stopped, or tried to stop and so must prove to run again."""
+    stop = facts(run, "stop_result")
+    stopped = [name for name, host in hosts_of(stop).items() if host.get("stopped")]
+    return list(dict.fromkeys([*stopped, *map(str, stop.get("to_restart") or [])]))
+
+
+def failed_checks(checks: t.Iterable[Facts]) -> list[Facts]:
+    """The checks or tests that failed; what is skipped or mere information is none of them."""
+    return [check for check in checks if check.get("status") not in ("passed", "skipped", "information")]
 
 
 def still_down(run: Facts) -> list[str]:

@@ -143,9 +143,9 @@ def _without_secrets(text: str, channel: Facts) -> str:
     url = str(channel.get("url") or "")
     _, _, rest = url.partition("://")
     authority, _, path = rest.partition("/")
-    secrets = [url, rest, path, path.partition("?")[0], path.partition("?")[2], authority.rpartition("@")[0]]
-    secrets += [part for part in authority.rpartition("@")[0].split(":") if part]
+    user = authority.rpartition("@")[0]
+    secrets = [url, rest, path, user, *user.split(":"), *re.split(r"[/?&=#]", path)]
     secrets += [str(value) for value in facts(channel, "headers").values()]
-    for secret in sorted({secret for secret in secrets if len(secret) > 1}, key=len, reverse=True):
+    for secret in sorted({secret for secret in secrets if len(secret) > 2}, key=len, reverse=True):
         text = text.replace(secret, "***")
     return text

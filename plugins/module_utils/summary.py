@@ -8,7 +8,7 @@ from __future__ import annotations
 import textwrap
 import typing as t
 
-from .outcome import Facts, facts
+from .outcome import Facts, facts, failed_checks
 from .visible import visible
 
 WIDTH = 96
@@ -16,7 +16,12 @@ WIDTH = 96
 #: Lines of one list on the console; the report holds the whole of it.
 LONGEST_LIST = 20
 
-_PASSED = ("passed", "skipped")
+_OTHER_EFFECTS = (
+    ("skipped", "SKIPPED BY IF EXISTS, so not dropped"),
+    ("left_over", "LEFT OVER, named by the DOWN and still there"),
+    ("changed", "CHANGED"),
+    ("added", "ADDED"),
+)
 
 
 def summary(report: Facts) -> str:
@@ -65,26 +70,42 @@ def _plan(report: Facts) -> list[str]:
 def _effect(report: Facts) -> list[list[str]]:
     effect = facts(report, "effect")
     dropped = effect.get("dropped") or []
-    named = [entry for entry in dropped if not entry.get("cascaded")]
-    cascaded = [entry for entry in dropped if entry.get("cascaded")]
-    tables = [entry for entry in dropped if entry.get("rows")]
+    parts = [_dropped(report, dropped), _rows(effect)]
+    for key, words in _OTHER_EFFECTS:
+        entries = effect.get(key) or []
+        parts.append(
+            [f"{words}  {len(entries)}", *_cut([f"  {_object(entry)}" for entry in entries])] if entries else []
+        )
+    return parts
+
+
+def _dropped(report: Facts, dropped: t.Sequence[Facts]) -> list[str]:
+    if not dropped:
+        return []
+    gone = {entry.get("identity") for entry in dropped}
+    whole = [entry for entry in dropped if not entry.get("part_of") or entry["part_of"] not in gone]
     undone = report["outcome"] in ("failed_unchanged", "refused")
     title = "WOULD BE LOST" if report.get("check_mode") else "WOULD HAVE BEEN LOST (nothing was)" if undone else "LOST"
-    total = f"{title}  {_count(len(dropped), 'object')}, {_count(effect.get('rows_lost') or 0, 'row')}"
-    parts = [[total, *_list("named by the DOWN", [_object(entry) for entry in named])]] if dropped else []
-    if cascaded:
-        parts.append(_list("only by CASCADE", [_object(entry) for entry in cascaded]))
-    if tables:
-        parts.append(
-            _list("rows, table by table", _columns([(_label(entry), f"{entry['rows']:,}") for entry in tables]))
-        )
-    for key, words in (
-        ("skipped", "SKIPPED BY IF EXISTS, so not dropped"),
-        ("left_over", "LEFT OVER, named by the DOWN and still there"),
-    ):
-        if effect.get(key):
-            parts.append([f"{words}  {len(effect[key])}", *_cut([f"  {_object(entry)}" for entry in effect[key]])])
-    return parts
+    rows = facts(report, "effect").get("rows_lost") or 0
+    inside = f" and {_count(len(dropped) - len(whole), 'part')} of them" if len(dropped) > len(whole) else ""
+    named = [_object(entry) for entry in whole if not entry.get("cascaded")]
+    cascaded = [_object(entry) for entry in whole if entry.get("cascaded")]
+    total = f"{title}  {_count(len(whole), 'object')}{inside}, {_count(rows, 'row')}"
+    return [total, *_list("named by the DOWN", named), *_list("only by CASCADE, no statement names them", cascaded)]
+
+
+def _rows(effect: Facts) -> list[str]:
+    tables = [(_object(entry), f"{entry['rows']:,}") for entry in effect.get("dropped") or [] if entry.get("rows")]
+    deleted = [
+        (f"deleted from {_label(change.get('table'))}", f"{change['deleted']:,}")
+        for change in effect.get("row_changes") or []
+        if change.get("deleted")
+    ]
+    return (
+        ["ROWS, table by table", *_cut([f"  {line}" for line in _columns([*tables, *deleted])])]
+        if tables or deleted
+        else []
+    )
 
 
 def _list(title: str, lines: list[str]) -> list[str]:
@@ -154,8 +175,9 @@ def _verification(report: Facts) -> list[str]:
     checks = verification.get("checks") or []
     if not checks:
         return []
-    failed = [check for check in checks if check.get("status") not in _PASSED]
-    lines = [f"VERIFICATION  {len(checks) - len(failed)} passed, {len(failed)} failed"]
+    failed = failed_checks(checks)
+    passed = sum(check.get("status") == "passed" for check in checks)
+    lines = [f"VERIFICATION  {passed} passed, {len(failed)} failed"]
     for check in failed:
         lines.append(f"  FAILED  {visible(check.get('name'))}")
         lines += [
@@ -166,12 +188,12 @@ def _verification(report: Facts) -> list[str]:
 
 def _application(report: Facts) -> list[str]:
     tests = facts(report, "smoke_tests").get("tests") or []
-    failed = [test for test in tests if test.get("status") not in _PASSED]
+    failed = failed_checks(tests)
     lines = [f"SMOKE TESTS  {len(tests) - len(failed)} passed, {len(failed)} failed"] if tests else []
-    for test in failed:
-        lines.append(
-            f"  FAILED  {visible(test.get('name'))}  {visible(test.get('host'))}  {visible(test.get('message'))}"
-        )
+    lines += [
+        f"  FAILED  {visible(test.get('name'))}  {visible(test.get('host'))}  {visible(test.get('message'))}"
+        for test in failed
+    ]
     return lines
 
 
