@@ -1,0 +1,102 @@
+# Copyright (c) 2026, the cypher.rollback authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Filters for the settings of the application's hosts, which are judged before anything is stopped."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible.errors import AnsibleFilterError
+from ansible_collections.cypher.rollback.plugins.module_utils.app_stage import acted_on, note
+from ansible_collections.cypher.rollback.plugins.module_utils.application import driver_problems
+from ansible_collections.cypher.rollback.plugins.module_utils.release import (
+    note_checkout,
+    note_undo,
+    release_problems,
+)
+from ansible_collections.cypher.rollback.plugins.module_utils.smoke import smoke_test_problems, stage_result
+
+
+def _of_host(host: str, hostvars: t.Any, name: str, default: t.Any) -> t.Any:
+    """A setting of an application host, or the play's own value."""
+    if host not in hostvars:
+        raise AnsibleFilterError(f"rollback_app_hosts names {host}, which is not in the inventory.")
+    return hostvars[host].get(name, default)
+
+
+def app_problems(hosts: t.Any, hostvars: t.Any, defaults: t.Mapping[str, t.Any]) -> list[str]:
+    """What is missing in the settings of each host's driver, one sentence each; an empty list when nothing is."""
+    problems = []
+    for host in hosts:
+        settings = {name: _of_host(host, hostvars, name, default) for name, default in defaults.items()}
+        problems += [f"{host}: {problem}" for problem in driver_problems(settings)]
+    return problems
+
+
+def smoke_problems(hosts: t.Any, hostvars: t.Any, default: t.Any) -> list[str]:
+    """What is wrong with the smoke tests of each host, each sentence once; an empty list when nothing is."""
+    lists = [_of_host(host, hostvars, "rollback_smoke_tests", default) for host in hosts] or [default]
+    return list(dict.fromkeys(problem for tests in lists for problem in smoke_test_problems(tests)))
+
+
+def smoke_queries(hosts: t.Any, hostvars: t.Any, default: t.Any) -> list[t.Any]:
+    """The query tests of the play and of every host of the application, each once: all of them ask the same database."""
+    lists = [default, *(_of_host(host, hostvars, "rollback_smoke_tests", []) for host in hosts)]
+    queries = [test for tests in lists for test in tests if test.get("query")]
+    return [test for number, test in enumerate(queries) if test not in queries[:number]]
+
+
+def note_app_stage(result: t.Any, stage: str, host: str, evidence: t.Any) -> dict[str, t.Any]:
+    """The result of the stage stop or restart, with what was done on one more host."""
+    return note(result, stage, host, {**evidence, "stage": stage})
+
+
+def compose_services(before: t.Any, stage: str, services: t.Any) -> list[str]:
+    """The services that are to be stopped or started: those of the setting that are not yet as wanted."""
+    running = [line.strip() for line in before.get("stdout_lines") or []]
+    return acted_on({"stage": stage, "services": services}, running) if before.get("rc") == 0 else []
+
+
+def services_to_start(services: t.Any, host: str, only: t.Any) -> list[str]:
+    """The units of a host that restart_only names, as ``host`` or ``host/unit``; ``all`` names every one."""
+    return [name for name in services if {"all", host, f"{host}/{name}"} & set(only)]
+
+
+def smoke_result(answers: t.Any, database_host: str) -> dict[str, t.Any]:
+    """The result of the stage smoke_test, from the answers of its tasks."""
+    return stage_result(answers, database_host)
+
+
+def note_release(result: t.Any, host: str, answer: t.Any) -> dict[str, t.Any]:
+    """The result of the stage previous_code, with what was done on one more host."""
+    return note_checkout(result, host, answer)
+
+
+def note_release_undo(result: t.Any, answers: t.Any) -> dict[str, t.Any]:
+    """The result of the stage previous_code after the way back."""
+    return note_undo(result, answers)
+
+
+def problems_of_releases(answers: t.Any) -> list[str]:
+    """Why a release cannot be checked out, one sentence a host."""
+    return release_problems(answers)
+
+
+class FilterModule:
+    """The filters of the application's stages."""
+
+    def filters(self) -> dict[str, t.Any]:
+        """Name and function of each."""
+        return {
+            "app_problems": app_problems,
+            "compose_services": compose_services,
+            "note_app_stage": note_app_stage,
+            "note_release": note_release,
+            "note_undo": note_release_undo,
+            "release_problems": problems_of_releases,
+            "services_to_start": services_to_start,
+            "smoke_problems": smoke_problems,
+            "smoke_queries": smoke_queries,
+            "smoke_result": smoke_result,
+        }

@@ -1,0 +1,219 @@
+# Copyright (c) 2026, the cypher.rollback authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the stages stop and restart did, host by host, from the answers of the drivers' tasks."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as t
+
+from .application import without_passwords
+
+if t.TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    Answer = Mapping[str, t.Any]
+    Evidence = Mapping[str, t.Any]
+
+#: Systemd's ActiveState. What is on its way up or down is neither.
+UP = ("active", "reloading", "refreshing")
+DOWN = ("inactive", "failed")
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """One unit of the application, before and after. ``None`` stands for: nobody could tell.
+
+    :param attempted: it was told to stop, or to start.
+    """
+
+    was_running: bool | None
+    running: bool | None
+    attempted: bool
+    message: str = ""
+
+
+def note(result: Mapping[str, t.Any], stage: str, host: str, evidence: Evidence) -> dict[str, t.Any]:
+    """The stage's result with what was done on one more host.
+
+    :param stage: ``stop`` or ``restart``.
+    :param evidence: ``driver``, ``check_mode``, ``services``, and the registered answers that its driver needs:
+        ``acted`` (all), ``before`` (docker_compose) and ``after`` (docker_compose, systemd).
+    """
+    record = _record(stage, evidence)
+    hosts = {**result["hosts"], host: record}
+    failed = [f"{name}: {one['message']}" for name, one in hosts.items() if one["failed"]]
+    noted = {
+        "hosts": hosts,
+        "changed": any(one["changed"] for one in hosts.values()),
+        "failed": bool(failed),
+        "message": " ".join(failed or [f"{name}: {one['message']}" for name, one in hosts.items()]),
+    }
+    if stage == "stop":
+        noted["to_restart"] = [*result["to_restart"], *_to_restart(host, evidence)]
+    return noted
+
+
+def _record(stage: str, evidence: Evidence) -> dict[str, t.Any]:
+    driver = evidence["driver"]
+    verb = "stopped" if stage == "stop" else "started"
+    blank = {"driver": driver, "was_running": None, "running": None, verb: False, "changed": False, "failed": False}
+    if driver == "none":
+        return {**blank, "message": f"rollback_app_driver is none, so nothing was {verb}.", "services": []}
+    if evidence.get("not_tried"):
+        return {**blank, "message": "Not tried, because another host did not stop.", "services": []}
+    units = units_of(evidence)
+    wanted = stage != "stop"
+    check_mode = bool(evidence.get("check_mode"))
+    done = [name for name, unit in units.items() if unit.attempted and unit.running is wanted]
+    return {
+        **blank,
+        "was_running": _any(unit.was_running for unit in units.values()),
+        "running": _all(unit.running for unit in units.values()),
+        verb: bool(done) and not check_mode,
+        "changed": bool(done),
+        "failed": any(unit.running is not wanted for unit in units.values()),
+        "message": _message(units, verb, wanted=wanted, check_mode=check_mode),
+        "services": [name for name in done if name],
+    }
+
+
+def _any(values: t.Iterable[bool | None]) -> bool | None:
+    """Whether one of them; unknown where that hangs on an unknown one."""
+    known = list(values)
+    return True if True in known else (None if None in known or not known else False)
+
+
+def _all(values: t.Iterable[bool | None]) -> bool | None:
+    known = list(values)
+    return False if False in known else (None if None in known or not known else True)
+
+
+def _message(units: Mapping[str, Found], verb: str, *, wanted: bool, check_mode: bool) -> str:
+    bad = {name: unit for name, unit in units.items() if unit.running is not wanted}
+    if bad:
+        return " ".join(
+            _sentence(name, unit, "did not stop" if not wanted else "does not run") for name, unit in bad.items()
+        )
+    if "" in units:
+        return units[""].message
+    done = [name for name, unit in units.items() if unit.attempted]
+    rest = [name for name in units if name not in done]
+    parts = [f"{', '.join(done)} {'would be ' if check_mode else ''}{verb}."] if done else []
+    parts += [f"{', '.join(rest)} {'ran already' if wanted else 'did not run'}."] if rest else []
+    return " ".join(parts)
+
+
+def _sentence(name: str, unit: Found, what: str) -> str:
+    said = without_passwords(" ".join(unit.message.split()))
+    if not name:
+        return said
+    return f"{name} {what}: {said}" if said else f"{name} {what}."
+
+
+def _to_restart(host: str, evidence: Evidence) -> list[str]:
+    """What the failure path starts again: all that ran and was told to stop, even where it did not obey.
+
+    The latter may still go down; starting what runs changes nothing.
+    """
+    if evidence["driver"] == "none" or evidence.get("not_tried") or evidence.get("check_mode"):
+        return []
+    units = units_of(evidence).items()
+    return [f"{host}/{name}" if name else host for name, unit in units if unit.was_running and unit.attempted]
+
+
+def units_of(evidence: Evidence) -> dict[str, Found]:
+    """The state of each unit, by name; the driver ``command`` has one without a name."""
+    readers = {"command": _command_units, "systemd": _systemd_units, "docker_compose": _compose_units}
+    return readers[evidence["driver"]](evidence)
+
+
+def _trouble(answer: Answer) -> str:
+    """Why a task gave no answer; an empty string when it did."""
+    said = str(answer.get("msg") or answer.get("stderr") or "no reason was given").strip()
+    if answer.get("unreachable"):
+        return f"the host cannot be reached: {said}"
+    return said if answer.get("failed") or answer.get("rc") or answer.get("exception") else ""
+
+
+def _command_units(evidence: Evidence) -> dict[str, Found]:
+    acted = evidence["acted"]
+    if "was_running" not in acted:
+        said = _trouble(acted) or str(acted.get("msg") or "The module gave no answer.")
+        return {"": Found(None, None, False, f"Nobody can tell whether the application runs: {said}")}
+    # In check mode nothing is attempted; what the module announces takes its place.
+    attempted = bool(acted["attempted"] or (evidence.get("check_mode") and acted["changed"]))
+    return {"": Found(acted["was_running"], acted["running"], attempted, acted["message"])}
+
+
+def _systemd_units(evidence: Evidence) -> dict[str, Found]:
+    acted = _by_unit(evidence["acted"])
+    after = _by_unit(evidence["after"])
+    return {name: _systemd_unit(evidence, acted.get(name, {}), after.get(name, {})) for name in evidence["services"]}
+
+
+def _by_unit(answers: Answer) -> dict[str, Answer]:
+    return {str(answer[answer["ansible_loop_var"]]): answer for answer in answers.get("results") or []}
+
+
+def _systemd_unit(evidence: Evidence, acted: Answer, after: Answer) -> Found:
+    before = _active_state(acted)
+    running = _is_up(_active_state(after))
+    refused = str(acted.get("msg") or "").startswith(("Unable to stop", "Unable to start"))
+    attempted = bool(acted.get("changed")) or refused
+    if acted.get("msg") and not refused:
+        # For instance a unit that does not exist, which systemd calls inactive.
+        running = None
+    if refused:
+        # The module acts only on a unit that is in the other state.
+        was_running: bool | None = str(acted["msg"]).startswith("Unable to stop")
+    else:
+        was_running = True if before in ("activating", "deactivating") else _is_up(before)
+    if evidence.get("check_mode") and attempted:
+        return Found(was_running, not was_running, True)
+    state = _active_state(after)
+    said = _trouble(acted) or str(acted.get("msg") or "") or _trouble(after) or str(after.get("msg") or "")
+    return Found(was_running, running, attempted, said or f"systemd says that it is {state or 'in no state it knows'}.")
+
+
+def _active_state(answer: Answer) -> str:
+    status: Mapping[str, t.Any] = answer.get("status") or {}
+    return str(status.get("ActiveState") or "")
+
+
+def _is_up(state: str) -> bool | None:
+    return True if state in UP else (False if state in DOWN else None)
+
+
+def _compose_units(evidence: Evidence) -> dict[str, Found]:
+    before, acted, after = (evidence.get(name) or {} for name in ("before", "acted", "after"))
+    were = _services(before)
+    told = not acted.get("skipped")
+    are = were if not told else _services(after)
+    said = _trouble(before) or (told and (_trouble(acted) or str(acted.get("msg") or ""))) or (told and _trouble(after))
+    units = {}
+    for name in evidence["services"]:
+        was = None if were is None else name in were
+        attempted = told and was is not None and name in (acted_on(evidence, were or ()))
+        running = None if are is None else name in are
+        if evidence.get("check_mode") and attempted and not _trouble(acted):
+            running = not was
+        units[name] = Found(was, running, attempted, str(said or "Docker Compose says that it " + _word(running) + "."))
+    return units
+
+
+def acted_on(evidence: Evidence, running: Sequence[str] | set[str]) -> list[str]:
+    """The services that the driver's task was given: those that are not yet as wanted."""
+    wanted = evidence["stage"] == "restart"
+    return [name for name in evidence["services"] if (name in running) is not wanted]
+
+
+def _services(answer: Answer) -> set[str] | None:
+    if _trouble(answer) or "stdout_lines" not in answer:
+        return None
+    return {line.strip() for line in answer["stdout_lines"] if line.strip()}
+
+
+def _word(running: bool | None) -> str:
+    return {True: "runs", False: "does not run", None: "is in no state it knows"}[running]
