@@ -66,12 +66,13 @@ def apply(
 
 
 def connect_from_environment(application_name: str) -> Any:
-    """Connect with DB_HOST, DB_PORT, DB_NAME and DB_USER; the password is libpq's matter (PGPASSWORD, passfile)."""
+    """Connect with DB_HOST, DB_PORT, DB_NAME, DB_USER and DB_PASSWORD; without the last, libpq finds the password."""
     return psycopg2.connect(
         host=os.environ.get("DB_HOST", "localhost"),
         port=os.environ.get("DB_PORT", "5432"),
         dbname=os.environ.get("DB_NAME", "cypher_erp"),
         user=os.environ.get("DB_USER", "postgres"),
+        password=os.environ.get("DB_PASSWORD"),
         application_name=application_name,
     )
 
