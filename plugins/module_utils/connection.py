@@ -11,7 +11,7 @@ import os
 import tempfile
 import typing as t
 
-from .errors import Refused
+from .errors import Refused, RollbackError
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -199,3 +199,17 @@ def _write_passfile(folder: str, password: str) -> str:
     with os.fdopen(descriptor, "w", encoding="utf-8") as passfile:
         passfile.write(f"*:*:*:*:{escaped}\n")
     return path
+
+
+@contextlib.contextmanager
+def server_errors(kind: type[RollbackError], doing: str) -> Iterator[None]:
+    """Turn an error of the server or the connection into one of ours.
+
+    :param kind: class of the error to raise.
+    :param doing: what was being done, as the object of "while".
+    """
+    try:
+        yield
+    except psycopg2.Error as err:
+        said = " ".join(str(err).split()) or type(err).__name__
+        raise kind(f"The server failed while {doing}: {said}", sqlstate=err.pgcode) from err

@@ -1,0 +1,89 @@
+# Copyright (c) 2026, the cypher.rollback authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How a module finds the DOWN scripts and what is applied."""
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    """Options of the modules that make a plan."""
+
+    DOCUMENTATION = r"""
+options:
+  version:
+    description:
+      - The migration to roll back, a string such as V("0003"). A number is taken when exactly one migration matches.
+      - Exactly one of O(version) and O(to_version) is needed.
+    type: raw
+  to_version:
+    description:
+      - The newest migration that stays. Every applied one above it is rolled back, newest first, in one transaction.
+      - V("0") keeps none.
+    type: raw
+  project_dir:
+    description:
+      - Checkout of the application.
+    type: path
+    default: .
+  migrations_dir:
+    description:
+      - Folder of the migrations, relative to O(project_dir).
+    type: str
+    default: migrations
+  search_path:
+    description:
+      - Schemas in which unqualified names of a DOWN are resolved, in this order.
+    type: list
+    elements: str
+    default: [b2b, erp, shared, public]
+  commented_down:
+    description:
+      - What to do with a DOWN whose statements are all commented out.
+    type: str
+    default: refuse
+    choices: [refuse, accept]
+  left_over:
+    description:
+      - What to do when an object of the same kind and name is in another schema than the one that a DOWN drops it from.
+    type: str
+    default: refuse
+    choices: [refuse, accept]
+  ledger_table:
+    description:
+      - Table in which the migration tool records what is applied. Its row is deleted in the same transaction.
+      - Empty, what is applied is inferred from the objects that each DOWN names.
+    type: str
+    default: ""
+  ledger_column:
+    description:
+      - Column of O(ledger_table) that holds the version.
+    type: str
+    default: version
+  lock_timeout:
+    description:
+      - How long a statement waits for a lock, as a PostgreSQL duration.
+    type: str
+    default: 5s
+  statement_timeout:
+    description:
+      - How long one statement may run, as a PostgreSQL duration. V(0), without limit.
+    type: str
+    default: "0"
+  max_rows_lost:
+    description:
+      - Refuse a DOWN that destroys more rows. Empty, no limit.
+    type: raw
+  system_identifier:
+    description:
+      - System identifier of the cluster that is meant. Another one is refused. Empty, any.
+    type: str
+    default: ""
+  command:
+    description:
+      - How playbooks of the collection are started, for messages that name one.
+    type: str
+    default: ansible-playbook cypher.rollback
+requirements:
+  - pglast >= 7 on the host that runs the module
+"""

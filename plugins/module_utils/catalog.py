@@ -1,0 +1,308 @@
+# Copyright (c) 2026, the cypher.rollback authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A database's objects as data, and the difference between two moments.
+
+One snapshot serves the preview, the proof of what a DOWN removed, and the verification. Every object has the identity
+that ``pg_identify_object`` gives it, its definition, its owner and privileges, and the object that it is a part of.
+Members of extensions are left out: they come and go with the extension.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing as t
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+Address = tuple[str, int]
+
+_NOT_SYSTEM = r"n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
+
+# Each part gives: catalog, oid, bare name, definition, relkind, number of the file.
+_PARTS: tuple[str, ...] = (
+    r"""SELECT 'pg_namespace', n.oid, n.nspname::text, 'owner ' || pg_catalog.pg_get_userbyid(n.nspowner) || ' acl ' || coalesce(n.nspacl::text, ''),
+           NULL::"char", NULL::oid
+        FROM pg_catalog.pg_namespace n WHERE {not_system}""",
+    r"""SELECT 'pg_class', c.oid, c.relname::text,
+           'owner ' || pg_catalog.pg_get_userbyid(c.relowner) || ' acl ' || coalesce(c.relacl::text, '')
+           || ' options ' || coalesce(c.reloptions::text, '') || ' persistence ' || c.relpersistence::text
+           || ' rls ' || c.relrowsecurity || c.relforcerowsecurity
+           || CASE WHEN c.relkind IN ('i', 'I') THEN ' index ' || pg_catalog.pg_get_indexdef(c.oid)
+                   || coalesce((SELECT ' valid ' || x.indisvalid FROM pg_catalog.pg_index x WHERE x.indexrelid = c.oid), '')
+                   WHEN c.relkind IN ('v', 'm') THEN ' query ' || pg_catalog.pg_get_viewdef(c.oid)
+                   WHEN c.relkind = 'p' THEN ' partitioned ' || pg_catalog.pg_get_partkeydef(c.oid) ELSE '' END
+           || coalesce(' bound ' || pg_catalog.pg_get_expr(c.relpartbound, c.oid), ''),
+           c.relkind, pg_catalog.pg_relation_filenode(c.oid)
+        FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        WHERE {not_system} AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S', 'i', 'I', 'c')""",
+    r"""SELECT 'pg_proc', p.oid, p.proname::text,
+           'owner ' || pg_catalog.pg_get_userbyid(p.proowner) || ' acl ' || coalesce(p.proacl::text, '') || ' '
+           || CASE WHEN p.prokind = 'a' THEN pg_catalog.pg_get_function_arguments(p.oid) ELSE pg_catalog.pg_get_functiondef(p.oid) END,
+           NULL, NULL
+        FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE {not_system}""",
+    r"""SELECT 'pg_type', y.oid, y.typname::text,
+           'owner ' || pg_catalog.pg_get_userbyid(y.typowner) || ' acl ' || coalesce(y.typacl::text, '')
+           || coalesce((SELECT ' labels ' || pg_catalog.string_agg(e.enumlabel, ',' ORDER BY e.enumsortorder)
+                        FROM pg_catalog.pg_enum e WHERE e.enumtypid = y.oid), '')
+           || CASE WHEN y.typtype = 'd' THEN ' domain ' || pg_catalog.format_type(y.typbasetype, y.typtypmod) || ' ' || y.typnotnull
+                   || coalesce(y.typdefault, '') ELSE '' END,
+           NULL, NULL
+        FROM pg_catalog.pg_type y JOIN pg_catalog.pg_namespace n ON n.oid = y.typnamespace
+        WHERE {not_system} AND (y.typrelid = 0 OR EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = y.typrelid AND c.relkind = 'c'))
+          AND NOT EXISTS (SELECT FROM pg_catalog.pg_type e WHERE e.typarray = y.oid)""",
+    r"""SELECT 'pg_constraint', k.oid, k.conname::text, pg_catalog.pg_get_constraintdef(k.oid) || ' validated ' || k.convalidated, NULL, NULL
+        FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_namespace n ON n.oid = k.connamespace WHERE {not_system}""",
+    r"""SELECT 'pg_trigger', g.oid, g.tgname::text, pg_catalog.pg_get_triggerdef(g.oid) || ' enabled ' || g.tgenabled::text, NULL, NULL
+        FROM pg_catalog.pg_trigger g JOIN pg_catalog.pg_class c ON c.oid = g.tgrelid
+        JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE {not_system} AND NOT g.tgisinternal""",
+    r"""SELECT 'pg_policy', o.oid, o.polname::text, o.polcmd::text || ' ' || o.polpermissive || ' ' || o.polroles::text
+           || coalesce(' using ' || pg_catalog.pg_get_expr(o.polqual, o.polrelid), '')
+           || coalesce(' check ' || pg_catalog.pg_get_expr(o.polwithcheck, o.polrelid), ''), NULL, NULL
+        FROM pg_catalog.pg_policy o JOIN pg_catalog.pg_class c ON c.oid = o.polrelid
+        JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE {not_system}""",
+    r"""SELECT 'pg_rewrite', w.oid, w.rulename::text, pg_catalog.pg_get_ruledef(w.oid), NULL, NULL
+        FROM pg_catalog.pg_rewrite w JOIN pg_catalog.pg_class c ON c.oid = w.ev_class
+        JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE {not_system} AND w.rulename <> '_RETURN'""",
+    r"""SELECT 'pg_statistic_ext', s.oid, s.stxname::text, pg_catalog.pg_get_statisticsobjdef(s.oid), NULL, NULL
+        FROM pg_catalog.pg_statistic_ext s JOIN pg_catalog.pg_namespace n ON n.oid = s.stxnamespace WHERE {not_system}""",
+    r"""SELECT 'pg_default_acl', a.oid, ''::text, a.defaclacl::text, NULL, NULL FROM pg_catalog.pg_default_acl a""",
+    r"""SELECT 'pg_extension', x.oid, x.extname::text, x.extversion, NULL, NULL FROM pg_catalog.pg_extension x""",
+    r"""SELECT 'pg_event_trigger', v.oid, v.evtname::text, v.evtevent || ' ' || v.evtenabled::text, NULL, NULL FROM pg_catalog.pg_event_trigger v""",
+    r"""SELECT 'pg_publication', b.oid, b.pubname::text, pg_catalog.to_jsonb(b.*)::text, NULL, NULL FROM pg_catalog.pg_publication b""",
+    r"""SELECT 'pg_foreign_server', f.oid, f.srvname::text, coalesce(f.srvoptions::text, ''), NULL, NULL FROM pg_catalog.pg_foreign_server f""",
+    r"""SELECT 'pg_foreign_data_wrapper', f.oid, f.fdwname::text, coalesce(f.fdwoptions::text, ''), NULL, NULL FROM pg_catalog.pg_foreign_data_wrapper f""",
+    r"""SELECT 'pg_language', l.oid, l.lanname::text, l.lanname, NULL, NULL FROM pg_catalog.pg_language l WHERE l.oid >= 16384""",
+    r"""SELECT 'pg_cast', k.oid, ''::text, k.castcontext::text || k.castmethod::text, NULL, NULL FROM pg_catalog.pg_cast k WHERE k.oid >= 16384""",
+    *(
+        rf"""SELECT '{catalog}', q.oid, q.{name}::text, pg_catalog.to_jsonb(q.*)::text, NULL, NULL
+        FROM pg_catalog.{catalog} q JOIN pg_catalog.pg_namespace n ON n.oid = q.{schema} WHERE {{not_system}}"""
+        for catalog, name, schema in (
+            ("pg_operator", "oprname", "oprnamespace"),
+            ("pg_opclass", "opcname", "opcnamespace"),
+            ("pg_opfamily", "opfname", "opfnamespace"),
+            ("pg_collation", "collname", "collnamespace"),
+            ("pg_conversion", "conname", "connamespace"),
+            ("pg_ts_config", "cfgname", "cfgnamespace"),
+            ("pg_ts_dict", "dictname", "dictnamespace"),
+            ("pg_ts_parser", "prsname", "prsnamespace"),
+            ("pg_ts_template", "tmplname", "tmplnamespace"),
+        )
+    ),
+    r"""SELECT 'pg_authid', r.oid, r.rolname::text, pg_catalog.concat_ws(' ', r.rolsuper, r.rolinherit, r.rolcreaterole, r.rolcreatedb, r.rolcanlogin,
+           r.rolreplication, r.rolbypassrls, r.rolconnlimit, r.rolconfig::text,
+           (SELECT pg_catalog.string_agg(m.roleid::text, ',' ORDER BY m.roleid) FROM pg_catalog.pg_auth_members m WHERE m.member = r.oid)),
+           NULL, NULL
+        FROM pg_catalog.pg_roles r WHERE r.oid >= 16384""",
+)
+
+_OBJECTS = """
+WITH object(catalog, oid, name, definition, kind, file) AS ({parts})
+SELECT o.catalog, o.oid, o.name, i.type, i.identity, i.schema, o.definition, o.kind, o.file::bigint
+FROM object o
+CROSS JOIN LATERAL pg_catalog.pg_identify_object(('pg_catalog.' || o.catalog)::pg_catalog.regclass, o.oid, 0) i
+WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.objid = o.oid AND d.deptype = 'e'
+                  AND d.classid = ('pg_catalog.' || o.catalog)::pg_catalog.regclass)
+  AND i.identity IS NOT NULL
+"""
+
+_COLUMNS = """
+SELECT a.attrelid, a.attnum, pg_catalog.quote_ident(a.attname), pg_catalog.concat_ws(' ', pg_catalog.format_type(a.atttypid, a.atttypmod),
+       CASE WHEN a.attnotnull THEN 'NOT NULL' END,
+       'DEFAULT ' || pg_catalog.pg_get_expr(d.adbin, d.adrelid), 'identity ' || nullif(a.attidentity::text, ''),
+       'generated ' || nullif(a.attgenerated::text, ''), 'acl ' || a.attacl::text)
+FROM pg_catalog.pg_attribute a
+JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+WHERE a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r', 'p', 'f', 'c') AND {not_system}
+ORDER BY a.attrelid, a.attnum
+"""
+
+# 'a' and 'i': PostgreSQL drops the one with the other, without CASCADE; 'P' and 'S' say the same of partitions.
+_OWNERS = """
+SELECT d.classid::pg_catalog.regclass::text, d.objid, d.refclassid::pg_catalog.regclass::text, d.refobjid, d.refobjsubid
+FROM pg_catalog.pg_depend d
+WHERE d.deptype IN ('a', 'i', 'P', 'S') AND d.objsubid = 0 AND d.objid >= 16384
+  AND (d.classid, d.objid) <> (d.refclassid, d.refobjid)
+"""
+
+
+class Cursor(t.Protocol):
+    """What is needed of a database cursor."""
+
+    def execute(self, query: str, vars: t.Any = ..., /) -> object: ...
+
+    def fetchall(self) -> list[tuple[t.Any, ...]]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class CatalogObject:
+    """One object of the database.
+
+    :param catalog: the system catalog that holds it, such as ``pg_class``.
+    :param name: its bare name, not quoted.
+    :param identity: its full name, quoted where PostgreSQL would.
+    :param schema: its schema, quoted where PostgreSQL would.
+    :param columns: by number, quoted name and definition of each column of a table.
+    :param kind: ``relkind`` of a relation, else ``None``.
+    :param file: number of the relation's file: TRUNCATE and rewrites change it.
+    :param owners: what it is a part of, as (catalog, oid, column number or 0).
+    """
+
+    catalog: str
+    oid: int
+    name: str
+    type: str
+    identity: str
+    schema: str | None
+    definition: str
+    kind: str | None = None
+    file: int | None = None
+    columns: Mapping[int, tuple[str, str]] = dataclasses.field(default_factory=dict)
+    owners: tuple[tuple[str, int, int], ...] = ()
+
+    @property
+    def address(self) -> Address:
+        """What stays the same when it is renamed, and differs when it is made again."""
+        return (self.catalog, self.oid)
+
+
+@dataclasses.dataclass(frozen=True)
+class Catalog:
+    """All objects of a database at one moment."""
+
+    objects: Mapping[Address, CatalogObject]
+
+    def __iter__(self) -> t.Iterator[CatalogObject]:
+        return iter(self.objects.values())
+
+    def get(self, address: Address) -> CatalogObject | None:
+        """The object at an address, if it is there."""
+        return self.objects.get(address)
+
+    def tables(self) -> list[CatalogObject]:
+        """Relations that hold rows of their own: tables, partitions, not their partitioned parents."""
+        return [item for item in self if item.catalog == "pg_class" and item.kind == "r"]
+
+
+def snapshot(cursor: Cursor) -> Catalog:
+    """Read all objects of the connected database, in three queries, also within a transaction that changed them."""
+    parts = " UNION ALL ".join(part.replace("{not_system}", _NOT_SYSTEM) for part in _PARTS)
+    cursor.execute(_OBJECTS.replace("{parts}", parts))
+    rows = cursor.fetchall()
+    columns: dict[int, dict[int, tuple[str, str]]] = {}
+    cursor.execute(_COLUMNS.replace("{not_system}", _NOT_SYSTEM))
+    for relation, number, name, definition in cursor.fetchall():
+        columns.setdefault(relation, {})[number] = (name, definition)
+    owners: dict[Address, list[tuple[str, int, int]]] = {}
+    cursor.execute(_OWNERS)
+    for catalog, oid, owner_catalog, owner, column in cursor.fetchall():
+        owners.setdefault((catalog, oid), []).append((owner_catalog, owner, column))
+    objects = {}
+    for catalog, oid, name, type_name, identity, schema, definition, kind, file in rows:
+        item = CatalogObject(
+            catalog, oid, name, type_name, identity, schema, definition or "", kind, file,
+            columns.get(oid, {}) if catalog == "pg_class" else {}, tuple(owners.get((catalog, oid), ())),
+        )  # fmt: skip
+        objects[item.address] = item
+    return Catalog(objects)
+
+
+@dataclasses.dataclass(frozen=True)
+class Gone:
+    """An object that is there before and not after.
+
+    :param part_of: identity of the object that took it along as its part (a table's index, a schema's default privileges), or empty.
+    """
+
+    type: str
+    identity: str
+    address: Address
+    kind: str | None
+    part_of: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """An object that stayed and is not what it was."""
+
+    type: str
+    identity: str
+    before: str
+    after: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """What happened between two snapshots of one database."""
+
+    gone: tuple[Gone, ...]
+    added: tuple[CatalogObject, ...]
+    changed: tuple[Change, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.gone or self.added or self.changed)
+
+
+def compare(before: Catalog, after: Catalog) -> Difference:
+    """What went, came and changed. Columns of tables that stayed are objects of their own here."""
+    gone_columns = dict(_gone_columns(before, after))
+    gone = [_gone(item, before, after, gone_columns) for item in before if item.address not in after.objects]
+    gone.extend(gone_columns.values())
+    added = [item for item in after if item.address not in before.objects]
+    changed = list(_changes(before, after))
+    return Difference(tuple(sorted(gone, key=_order)), tuple(sorted(added, key=_order)), tuple(sorted(changed, key=_order)))
+
+
+def _order(item: Gone | CatalogObject | Change) -> tuple[str, str]:
+    return (item.type, item.identity)
+
+
+def _gone_columns(before: Catalog, after: Catalog) -> Iterable[tuple[tuple[int, int], Gone]]:
+    for item in before:
+        now = after.get(item.address)
+        if now is None:
+            continue
+        for number, (name, _definition) in item.columns.items():
+            if number not in now.columns:
+                identity = f"{item.identity}.{name}"
+                yield (item.oid, number), Gone("table column", identity, ("pg_attribute", item.oid), None)
+
+
+def _gone(item: CatalogObject, before: Catalog, after: Catalog, columns: Mapping[tuple[int, int], Gone]) -> Gone:
+    part_of = ""
+    for catalog, oid, column in item.owners:
+        owner = before.get((catalog, oid))
+        if owner is not None and owner.address not in after.objects:
+            part_of = owner.identity
+            break
+        if (oid, column) in columns:
+            part_of = columns[oid, column].identity
+            break
+    return Gone(item.type, item.identity, item.address, item.kind, part_of)
+
+
+def _changes(before: Catalog, after: Catalog) -> Iterable[Change]:
+    for item in before:
+        now = after.get(item.address)
+        if now is None:
+            continue
+        if (item.identity, item.definition) != (now.identity, now.definition):
+            yield Change(item.type, item.identity, f"{item.identity}: {item.definition}", f"{now.identity}: {now.definition}")
+        for number, (name, definition) in item.columns.items():
+            current = now.columns.get(number)
+            if current is not None and current != (name, definition):
+                identity = f"{item.identity}.{name}"
+                yield Change("table column", identity, f"{name} {definition}", " ".join(current))
+        for number in now.columns.keys() - item.columns.keys():
+            name, definition = now.columns[number]
+            yield Change("table column", f"{now.identity}.{name}", "", f"{name} {definition}")
+
+
+def as_text(catalog: Catalog) -> str:
+    """The catalog as stable lines, for a diff or a file beside a backup."""
+    lines = [json.dumps([item.type, item.identity, item.definition, sorted(item.columns.values())]) for item in catalog]
+    return "\n".join(sorted(lines)) + "\n"

@@ -1,0 +1,244 @@
+# Copyright (c) 2026, the cypher.rollback authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From files and a database to a plan, with everything checked that can be known before anything is stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import typing as t
+
+from .catalog import snapshot
+from .connection import connect, server_errors, settings_from
+from .effect import leaves
+from .errors import FailedUnchanged, Refused
+from .execute import Limits, Order, execute_plan
+from .ledger import InferredLedger, TableLedger
+from .migrations import find_migrations, resolve_version
+from .names import Names
+from .plan import Wanted, make_plan
+from .privileges import refuse_missing
+from .rows import count_rows
+from .server import inspect_target, sessions
+
+if t.TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from .catalog import Catalog, CatalogObject
+    from .connection import ConnectionSettings
+    from .ledger import Ledger
+    from .migrations import Migration
+    from .names import Resolution
+    from .plan import Plan
+    from .server import Target
+
+
+@dataclasses.dataclass(frozen=True)
+class PlanRequest:
+    """What is needed to make a plan.
+
+    :param migrations_dir: folder of the migrations.
+    :param left_over: ``refuse`` or ``accept`` objects of the same name in other schemas.
+    :param system_identifier: of the cluster that is meant; empty, any.
+    """
+
+    settings: ConnectionSettings
+    migrations_dir: str
+    search_path: Sequence[str]
+    wanted: Wanted
+    limits: Limits
+    ledger_table: str = ""
+    ledger_column: str = "version"
+    left_over: str = "refuse"
+    system_identifier: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    """A plan with what was learned about its target."""
+
+    target: Target
+    plan: Plan
+    warnings: tuple[str, ...] = ()
+    sessions: tuple[dict[str, t.Any], ...] = ()
+    rows_estimate: int = 0
+
+
+def plan_argument_spec() -> dict[str, dict[str, t.Any]]:
+    """Options of the modules that make a plan."""
+    return {
+        "version": {"type": "raw"},
+        "to_version": {"type": "raw"},
+        "project_dir": {"type": "path", "default": "."},
+        "migrations_dir": {"type": "str", "default": "migrations"},
+        "search_path": {"type": "list", "elements": "str", "default": ["b2b", "erp", "shared", "public"]},
+        "commented_down": {"type": "str", "default": "refuse", "choices": ["refuse", "accept"]},
+        "left_over": {"type": "str", "default": "refuse", "choices": ["refuse", "accept"]},
+        "ledger_table": {"type": "str", "default": ""},
+        "ledger_column": {"type": "str", "default": "version"},
+        "lock_timeout": {"type": "str", "default": "5s"},
+        "statement_timeout": {"type": "str", "default": "0"},
+        "max_rows_lost": {"type": "raw"},
+        "system_identifier": {"type": "str", "default": ""},
+        "command": {"type": "str", "default": "ansible-playbook cypher.rollback"},
+    }
+
+
+def plan_request(params: Mapping[str, t.Any]) -> PlanRequest:
+    """The request that a module's parameters make.
+
+    :raises Refused: for a limit that is not a whole number.
+    """
+    folder = os.path.join(params["project_dir"], params["migrations_dir"])
+    wanted = Wanted(params["version"], params["to_version"], params["command"], params["commented_down"] == "accept")
+    limits = Limits(params["lock_timeout"], params["statement_timeout"], _rows_limit(params["max_rows_lost"]))
+    return PlanRequest(
+        settings_from(params), folder, params["search_path"], wanted, limits, params["ledger_table"], params["ledger_column"],
+        params["left_over"], params["system_identifier"],
+    )  # fmt: skip
+
+
+def _rows_limit(value: object) -> int | None:
+    if value is None or value == "":
+        return None
+    if isinstance(value, bool) or not str(value).isdecimal():
+        raise Refused(f"rollback_max_rows_lost is {value!r}. Give a whole number of rows, or leave it empty for no limit.")
+    return int(str(value))
+
+
+def ledger_maker(request: PlanRequest, migrations: Sequence[Migration]) -> Callable[[t.Any, Names], Ledger]:
+    """How the applied versions are read, as the settings say."""
+
+    def make(cursor: t.Any, names: Names) -> Ledger:
+        if request.ledger_table:
+            return TableLedger(cursor, request.ledger_table, request.ledger_column, migrations)
+        return InferredLedger(names)
+
+    return make
+
+
+def read_migrations(request: PlanRequest) -> list[Migration]:
+    """The migrations; what is wrong with the version is said before any server is asked.
+
+    :raises Refused: for a folder or version that cannot be used.
+    """
+    migrations = find_migrations(request.migrations_dir)
+    for asked in (request.wanted.version, request.wanted.to_version):
+        if asked is not None and asked != "" and not (asked is request.wanted.to_version and str(asked).strip("0") == ""):
+            resolve_version(asked, migrations)
+    if request.wanted.version in (None, "") and request.wanted.to_version in (None, ""):
+        resolve_version(request.wanted.version, migrations)
+    return migrations
+
+
+def plan_rollback(request: PlanRequest) -> Planned:
+    """Make the plan and refuse whatever can be refused before anything is stopped. Reads only.
+
+    :raises Refused: with what to change.
+    """
+    migrations = read_migrations(request)
+    with server_errors(Refused, "looking at it; nothing was stopped or changed"):
+        return _plan(request, migrations)
+
+
+def _plan(request: PlanRequest, migrations: Sequence[Migration]) -> Planned:
+    connection = connect(request.settings, application_name="cypher.rollback plan", search_path=request.search_path)
+    with contextlib.closing(connection), connection.cursor() as cursor:
+        target = inspect_target(connection, request.settings, request.system_identifier)
+        connection.commit()
+        connection.set_session(readonly=True, isolation_level="REPEATABLE READ")
+        catalog = snapshot(cursor)
+        names = Names(catalog, cursor, request.search_path)
+        plan = make_plan(request.wanted, migrations, ledger_maker(request, migrations)(cursor, names))
+        if not plan.scripts:
+            return Planned(target, plan)
+        resolved = names.resolve_all(dict.fromkeys(item for statement in plan.statements for item in statement.drops))
+        _refuse_namesakes(resolved, request)
+        refuse_missing(cursor, resolved)
+        doomed = _doomed_tables(catalog, resolved)
+        estimate = _rows(cursor, doomed, request)
+        in_the_way = tuple(sessions(cursor))
+        warnings = [*plan.warnings, *_lock_warning(cursor, catalog, resolved)]
+    _refuse_too_many_rows(request, plan, estimate)
+    _rehearse(request, plan, migrations)
+    return Planned(target, plan, tuple(warnings), in_the_way, estimate)
+
+
+def _refuse_namesakes(resolved: Sequence[Resolution], request: PlanRequest) -> None:
+    places = [(item, place) for item in resolved for place in item.elsewhere]
+    if not places or request.left_over == "accept":
+        return
+    item, _place = places[0]
+    found = ", ".join(place.identity for candidate, place in places if candidate is item)
+    more = f" (and {len({id(c) for c, _ in places}) - 1} more names)" if len({id(c) for c, _ in places}) > 1 else ""
+    goes = f"would drop {item.target.identity} and leave" if item.target else "would find none in rollback_search_path and leave"
+    raise Refused(
+        f"The DOWN names {item.named} without a schema{more}. It {goes} {found}. Nothing was stopped or changed. "
+        f"Write the schema in the DOWN, add it to rollback_search_path ({', '.join(request.search_path)}), "
+        "or set rollback_left_over: accept if those belong to something else.",
+        left_over=[{"type": candidate.named.type, "identity": place.identity} for candidate, place in places],
+    )
+
+
+def _doomed_tables(catalog: Catalog, resolved: Sequence[Resolution]) -> list[CatalogObject]:
+    """Tables with rows that go for certain: named ones, their partitions, and all of a named schema."""
+    addresses = {item.target.address for item in resolved if item.target}
+    schemas = {item.named.name for item in resolved if item.target and item.named.type == "schema"}
+    found: dict[tuple[str, int], CatalogObject] = {}
+    for item in catalog:
+        if item.address in addresses and item.kind == "p":
+            found.update({leaf.address: leaf for leaf in leaves(catalog, item)})
+        elif item.kind == "r" and (item.address in addresses or (item.schema or "").strip('"') in schemas):
+            found[item.address] = item
+    return list(found.values())
+
+
+def _rows(cursor: t.Any, tables: Sequence[CatalogObject], request: PlanRequest) -> int:
+    if request.limits.max_rows_lost is not None:
+        return sum(count_rows(cursor, tables).values())
+    cursor.execute(
+        "SELECT coalesce(pg_catalog.sum(greatest(reltuples, 0)), 0)::pg_catalog.int8 FROM pg_catalog.pg_class WHERE oid = ANY(%s::pg_catalog.oid[])",
+        ([table.oid for table in tables],),
+    )
+    return int(cursor.fetchone()[0])
+
+
+def _refuse_too_many_rows(request: PlanRequest, plan: Plan, rows: int) -> None:
+    limit = request.limits.max_rows_lost
+    if limit is not None and rows > limit:
+        raise Refused(
+            f"The DOWN of {', '.join(plan.versions)} destroys at least {rows} rows, and rollback_max_rows_lost allows {limit}. "
+            "Nothing was stopped or changed. See them with --check --diff, then raise rollback_max_rows_lost.",
+            rows_lost=rows,
+        )
+
+
+def _rehearse(request: PlanRequest, plan: Plan, migrations: Sequence[Migration]) -> None:
+    """What a DOWN that changes data destroys is only known by running it; with a limit set, that is done before the stop."""
+    if request.limits.max_rows_lost is None or all(statement.only_drops for statement in plan.statements):
+        return
+    order = Order(request.settings, plan, request.search_path, request.limits, preview=True)
+    try:
+        execute_plan(order, ledger_maker(request, migrations))
+    except FailedUnchanged as err:
+        raise Refused(f"A trial of the DOWN, undone at once, did not pass: {err} Nothing was stopped.", **err.details) from err
+
+
+def _lock_warning(cursor: t.Any, catalog: Catalog, resolved: Sequence[Resolution]) -> list[str]:
+    """A transaction that drops thousands of tables can run out of the server's lock table (measured at about 3,200)."""
+    cursor.execute(
+        "SELECT pg_catalog.current_setting('max_locks_per_transaction')::int * (pg_catalog.current_setting('max_connections')::int "
+        "+ pg_catalog.current_setting('max_prepared_transactions')::int)"
+    )
+    capacity = int(cursor.fetchone()[0])
+    doomed = {table.oid for table in _doomed_tables(catalog, resolved)}
+    # A table, its TOAST table, that one's index, and each index and sequence of its own.
+    needed = 3 * len(doomed) + sum(1 for item in catalog if any(owner in doomed for _, owner, _ in item.owners))
+    if needed <= capacity:
+        return []
+    return [
+        f"The plan needs about {needed} locks, and the server has room for about {capacity}: it may fail with 'out of shared memory' "
+        "and change nothing. Raise max_locks_per_transaction and restart the server."
+    ]

@@ -1,0 +1,181 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the cypher.rollback authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Find the DOWN scripts of a rollback and check all that can be known before anything is stopped."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: migration_plan_info
+short_description: Plan a rollback and refuse what cannot work
+version_added: 1.0.0
+description:
+  - Finds the DOWN of each migration to roll back, parses it with PostgreSQL's own parser, and finds out what is applied.
+  - Refuses, with one sentence that says what to change, whatever can be known before anything is stopped. Among them a
+    later migration that is applied, a DOWN that cannot run in one transaction, a standby, a connection pooler, a missing
+    privilege, an object of the same name in another schema, and what a backup would need.
+  - Reads only.
+extends_documentation_fragment:
+  - cypher.rollback.attributes
+  - cypher.rollback.postgres
+  - cypher.rollback.plan
+attributes:
+  check_mode:
+    support: full
+    details: Reads only, so it does the same.
+  diff_mode:
+    support: N/A
+  idempotent:
+    support: full
+  platform:
+    platforms: posix
+options:
+  backup_dir:
+    description:
+      - Also check that a backup can be made there. Empty, this is not checked.
+    type: path
+  bin_dir:
+    description:
+      - Folder of pg_dump. Empty, the newest installed of the server's major version.
+    type: str
+    default: ""
+  require_patched:
+    description:
+      - Refuse client programs below the fixes of the known CVEs, instead of warning.
+    type: bool
+    default: false
+  run_dir:
+    description:
+      - Also check that a report can be written there. Empty, this is not checked.
+    type: path
+seealso:
+  - module: cypher.rollback.db_rollback
+author:
+  - the cypher.rollback authors
+"""
+
+EXAMPLES = r"""
+- name: See what taking back 0003 means
+  cypher.rollback.migration_plan_info:
+    login_db: cypher_erp
+    project_dir: /srv/cypher-erp
+    version: "0003"
+  register: plan
+"""
+
+RETURN = r"""
+outcome:
+  description: V(planned), or V(nothing_to_do) when no such migration is applied.
+  returned: success
+  type: str
+  sample: planned
+message:
+  description: One sentence with the evidence.
+  returned: success
+  type: str
+  sample: "To roll back, newest first: 0003 (14 of the 14 objects that its DOWN names are there)."
+target:
+  description: The database that was asked.
+  returned: success
+  type: dict
+  sample: {"host": "db1", "port": 5432, "database": "cypher_erp", "server_version": "15.18", "system_identifier": "7312345678901234567"}
+plan:
+  description: Versions newest first, number of statements, scripts with file, line and checksum, and the state of each version.
+  returned: success
+  type: dict
+  sample: {"versions": ["0003"], "statements": 14, "digest": "0e1f…", "scripts": [], "states": {}}
+sessions:
+  description: Other sessions of the database.
+  returned: success
+  type: list
+  elements: dict
+rows_estimate:
+  description: Rows of the tables that go for certain; exact where O(max_rows_lost) is set, otherwise the planner's estimate.
+  returned: success
+  type: int
+  sample: 12000
+warnings:
+  description: What to know and what does not prevent the rollback.
+  returned: success
+  type: list
+  elements: str
+"""
+
+import os
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible_collections.cypher.rollback.plugins.module_utils import backup, connection, errors, planning, sql
+
+
+def check_run_dir(run_dir):
+    """Refuse a folder for the runs in which no report could be written."""
+    existing = os.path.abspath(run_dir)
+    while not os.path.lexists(existing):
+        existing = os.path.dirname(existing)
+    if not os.path.isdir(existing) or not os.access(existing, os.W_OK | os.X_OK):
+        raise errors.Refused(
+            f"No report can be written to {run_dir}: {existing} is not a folder that this user may write to. "
+            "Nothing was stopped. Set rollback_run_dir, or make that folder."
+        )
+
+
+def check_backup(params, version):
+    """What a backup would need, and what is to be said about it."""
+    if not params["backup_dir"]:
+        return []
+    request = backup.BackupRequest(
+        settings=connection.settings_from(params),
+        backup_dir=params["backup_dir"],
+        version=version,
+        bin_dir=params["bin_dir"],
+        require_patched=params["require_patched"],
+    )
+    return list(backup.check_ready(request).warnings)
+
+
+def plan(params):
+    """All that the module returns."""
+    planned = planning.plan_rollback(planning.plan_request(params))
+    warnings = list(planned.warnings)
+    if params["run_dir"]:
+        check_run_dir(params["run_dir"])
+    if planned.plan.scripts:
+        warnings.extend(check_backup(params, planned.plan.versions[-1]))
+    return {
+        "outcome": "planned" if planned.plan.scripts else "nothing_to_do",
+        "message": planned.plan.message,
+        "target": planned.target.to_dict(),
+        "plan": planned.plan.to_dict(),
+        "sessions": list(planned.sessions),
+        "rows_estimate": planned.rows_estimate,
+        "plan_warnings": warnings,
+    }
+
+
+def main():
+    """Ask, and answer."""
+    argument_spec = {
+        **connection.login_argument_spec(),
+        **planning.plan_argument_spec(),
+        "backup_dir": {"type": "path"},
+        "bin_dir": {"type": "str", "default": ""},
+        "require_patched": {"type": "bool", "default": False},
+        "run_dir": {"type": "path"},
+    }
+    module = AnsibleModule(argument_spec=argument_spec, supports_check_mode=True)
+    if not connection.HAS_PSYCOPG2:
+        module.fail_json(msg=missing_required_lib("psycopg2-binary"))
+    if not sql.HAS_PGLAST:
+        module.fail_json(msg=missing_required_lib("pglast"), exception=sql.PGLAST_IMPORT_ERROR)
+    try:
+        result = plan(module.params)
+    except errors.RollbackError as err:
+        module.fail_json(msg=str(err), outcome=err.outcome, details=err.details)
+    for warning in result.pop("plan_warnings"):
+        module.warn(warning)
+    module.exit_json(changed=False, **result)
+
+
+if __name__ == "__main__":
+    main()
