@@ -157,7 +157,7 @@ def download_pip(folder: pathlib.Path) -> pathlib.Path:
         ) from err
     if hashlib.sha256(content).hexdigest() != checksum:
         raise SetupError(f"the pip from {page} does not match its checksum: repeat, or install python3-venv.")
-    wheel = folder / name
+    wheel = folder / str(name)
     wheel.write_bytes(content)
     return wheel
 

@@ -320,7 +320,9 @@ class PostgresServer:
         self, dbname: str = "postgres", *, autocommit: bool = False, **arguments: t.Any
     ) -> psycopg2.extensions.connection:
         """A connection as the superuser, or with other psycopg2 ``arguments``. The caller closes it."""
-        connection = psycopg2.connect(**{**self.connection_arguments(dbname), **arguments})
+        connection: psycopg2.extensions.connection = psycopg2.connect(
+            **{**self.connection_arguments(dbname), **arguments}
+        )
         connection.autocommit = autocommit
         return connection
 
