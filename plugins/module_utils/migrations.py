@@ -133,9 +133,9 @@ def _unreadable(path: str, error: OSError) -> Refused:
     )
 
 
-def _sort_key(version: str) -> tuple[t.Any, ...]:
+def _sort_key(version: str) -> tuple[list[tuple[int, int, str]], str]:
     parts = re.split(r"([0-9]+)", version)
-    return (*((0, int(part), "") if _DIGITS.fullmatch(part) else (1, 0, part) for part in parts if part), version)
+    return [(0, int(part), "") if _DIGITS.fullmatch(part) else (1, 0, part) for part in parts if part], version
 
 
 # --- the version that a user means --------------------------------------------------------------------------------
@@ -217,9 +217,8 @@ def _choice(raw: str | int, migrations: t.Sequence[Migration]) -> str:
     if len(versions) > 8:
         place = bisect.bisect_left([_sort_key(version) for version in versions], _sort_key(str(raw)))
         near = versions[max(place - 1, 0) : place + 1]
-        return (
-            f"The nearest are {' and '.join(near)}, of {len(versions)} migrations from {versions[0]} to {versions[-1]}."
-        )
+        nearest = f"nearest are {near[0]} and {near[1]}" if len(near) == 2 else f"nearest is {near[0]}"
+        return f"The {nearest}, of {len(versions)} migrations from {versions[0]} to {versions[-1]}."
     return f"The folder holds {', '.join(versions)}."
 
 

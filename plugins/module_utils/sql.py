@@ -615,6 +615,7 @@ _KINDS = {
     "AlterEnumStmt": "ALTER TYPE",
     "AlterFdwStmt": "ALTER FOREIGN DATA WRAPPER",
     "AlterSeqStmt": "ALTER SEQUENCE",
+    "CheckPointStmt": "CHECKPOINT",
     "CompositeTypeStmt": "CREATE TYPE",
     "CreateAmStmt": "CREATE ACCESS METHOD",
     "CreateEnumStmt": "CREATE TYPE",
