@@ -24,7 +24,7 @@ class ActionModule(ActionBase):
         own = controller_facts(task_vars or {})
         arguments = {**self._task.args, "controller": own}
         answer = self._execute_module(module_name=MODULE, module_args=arguments, task_vars=task_vars)
-        holder = (answer.get("held_by") or {}).get("controller") or {}
+        holder = ((answer.get("details") or {}).get("held_by") or {}).get("controller") or {}
         if answer.get("failed") and holder and is_dead(holder, own):
             arguments["dead_holder"] = dict(holder)
             answer = self._execute_module(module_name=MODULE, module_args=arguments, task_vars=task_vars)

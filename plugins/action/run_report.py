@@ -10,6 +10,7 @@ import typing as t
 from ansible import constants
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
+from ansible_collections.cypher.rollback.plugins.module_utils.journal import nameless_run
 from ansible_collections.cypher.rollback.plugins.module_utils.report import plain
 from ansible_collections.cypher.rollback.plugins.module_utils.summary import summary
 from ansible_collections.cypher.rollback.plugins.plugin_utils.controller import controller_facts
@@ -26,9 +27,15 @@ class ActionModule(ActionBase):
         """Write the report unless in check mode, and show the summary either way."""
         result: dict[str, t.Any] = super().run(tmp, task_vars)
         report = plain(self._task.args.get("report") or {})
+        report["run_id"] = run_id = self._task.args.get("run_id") or report.get("run_id") or nameless_run()
         answer: dict[str, t.Any] = {"changed": False, "outcome": report.get("outcome")}
         if not self._task.check_mode:
-            arguments = {**self._task.args, "report": report, "controller": controller_facts(task_vars or {})}
+            arguments = {
+                **self._task.args,
+                "run_id": run_id,
+                "report": report,
+                "controller": controller_facts(task_vars or {}),
+            }
             answer = self._execute_module(
                 module_name="cypher.rollback.run_report", module_args=arguments, task_vars=task_vars
             )
@@ -39,5 +46,8 @@ class ActionModule(ActionBase):
         # Output for programs stays whole; they find the text in the result.
         if not str(constants.config.get_config_value("DEFAULT_STDOUT_CALLBACK")).endswith(("json", "jsonl")):
             display.display(f"\n{text}\n")
-        result.update(answer, summary=text.split("\n"))
+        for note in report.get("notifications") or []:
+            if note["status"] == "failed":
+                display.warning(f"Notification {note['name']} was not delivered: {note['message']}")
+        result.update(answer, run_id=run_id, summary=text.split("\n"))
         return result

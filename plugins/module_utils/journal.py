@@ -50,6 +50,11 @@ def seconds_between(started_at: str | None, finished_at: str | None) -> float | 
     return round(max(0.0, (end - begin).total_seconds()), 3)
 
 
+def nameless_run() -> str:
+    """A name for a run that ended before it had one."""
+    return f"{utc_now()[:19].replace('-', '').replace(':', '')}Z-{secrets.token_hex(3)}"
+
+
 def run_folder(run_dir: str, run_id: str) -> str:
     """Path of the run's folder.
 

@@ -109,7 +109,9 @@ def stopped_hosts(run: Facts) -> list[str]:
     """Hosts whose application this run stopped, or tried to stop and so must prove to run again."""
     stop = facts(run, "stop_result")
     stopped = [name for name, host in hosts_of(stop).items() if host.get("stopped")]
-    return list(dict.fromkeys([*stopped, *map(str, stop.get("to_restart") or [])]))
+    # A host, or one unit of a host after a slash.
+    told = [str(entry).partition("/")[0] for entry in stop.get("to_restart") or []]
+    return list(dict.fromkeys([*stopped, *told]))
 
 
 def failed_checks(checks: t.Iterable[Facts]) -> list[Facts]:
@@ -126,7 +128,8 @@ def still_down(run: Facts) -> list[str]:
 
 
 def _runs(host: Mapping[str, t.Any]) -> bool:
-    return bool(host.get("started") or host.get("running")) and not host.get("failed")
+    running = host.get("running")
+    return bool(host.get("started") if running is None else running) and not host.get("failed")
 
 
 def is_committed(run: Facts) -> bool:
@@ -135,7 +138,7 @@ def is_committed(run: Facts) -> bool:
     committed = facts(run, "rollback_result").get("committed")
     if committed is None:
         committed = facts(failure, "details").get("committed")
-    return bool(committed) or failure.get("outcome") == "needs_attention"
+    return bool(committed) or (failure.get("stage") == "rollback" and failure.get("outcome") == "needs_attention")
 
 
 def verification_of(run: Facts) -> dict[str, t.Any]:

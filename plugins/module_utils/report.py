@@ -65,7 +65,7 @@ def _parts(run: Facts) -> dict[str, t.Any]:
         "verification": {**_EMPTY_VERIFICATION, **verification_of(run)},
         "statements": rollback.get("statements") or [],
         "locks": rollback.get("locks") or [],
-        "sessions": rollback.get("sessions") or [],
+        "sessions": rollback.get("sessions") or plan.get("sessions") or [],
         "application": {
             "stopped": hosts_of(facts(run, "stop_result")),
             "restarted": hosts_of(facts(run, "restart_result")),

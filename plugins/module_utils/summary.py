@@ -164,10 +164,10 @@ def _statement(statement: Facts) -> str:
 
 def _session(session: Facts) -> str:
     application = visible(session.get("application")) or "no application name"
-    who = f"pid {session.get('pid')}, {visible(session.get('user'))}, {application}"
-    return textwrap.shorten(
-        f"  {who}, since {session.get('since')}: {visible(session.get('query'))}", WIDTH, placeholder=" …"
-    )
+    state = f", {visible(session['state'])}" if session.get("state") else ""
+    who = f"pid {session.get('pid')}, {visible(session.get('user'))}, {application}{state}"
+    query = " ".join(str(session.get("query") or "").split())
+    return textwrap.shorten(f"  {who}, since {session.get('since')}: {visible(query)}", WIDTH, placeholder=" …")
 
 
 def _verification(report: Facts) -> list[str]:

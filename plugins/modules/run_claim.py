@@ -16,6 +16,7 @@ description:
   - A claim whose controller process is certainly gone is taken over. Where that cannot be known, because the other run
     was started on another host, the claim goes stale when its run has written nothing for O(ttl) seconds.
   - A claim is never taken over while a module of its run is at work on the database host.
+  - A claim lives as long as its run and is given back at its end, so it does not count as a change.
 extends_documentation_fragment:
   - cypher.rollback.attributes
 attributes:
@@ -91,14 +92,22 @@ claim:
   description: File of the claim.
   type: str
   returned: always
+taken:
+  description: Whether this task took the claim. V(false) when the run held it already, and in check mode.
+  type: bool
+  returned: when O(state=present)
+released:
+  description: Whether the run held the claim, which it has given back.
+  type: bool
+  returned: when O(state=absent)
 taken_over:
   description: The stale claim that this one replaced.
   type: dict
   returned: when there was one
-held_by:
-  description: The claim of the other run.
+details:
+  description: Evidence; C(held_by) is the claim of the other run.
   type: dict
-  returned: when another run holds it
+  returned: on failure
 outcome:
   description: The outcome that the failure means for the run.
   type: str
@@ -125,14 +134,14 @@ def take(module: AnsibleModule, claims: Claims, own: dict[str, t.Any]) -> dict[s
     dead = module.params["dead_holder"]
     if module.check_mode:
         run_folder(module.params["run_dir"], own["run_id"])
-        return {"changed": claims.holder() is None, "taken_over": claims.check(own, dead)}
+        return {"taken": False, "taken_over": claims.check(own, dead)}
     folder = make_run_folder(module.params["run_dir"], own["run_id"])
     new, stale = claims.take(own, dead)
     if new:
         append(
             folder, journal_line(own["run_id"], "claimed", utc_now(), claim=claims.path, controller=own["controller"])
         )
-    return {"changed": new, "folder": folder, "taken_over": stale}
+    return {"taken": new, "folder": folder, "taken_over": stale}
 
 
 def warn_of(module: AnsibleModule, claims: Claims, stale: dict[str, t.Any]) -> None:
@@ -165,13 +174,16 @@ def main() -> None:
     own = {"run_id": params["run_id"], "runbook": params["runbook"], "controller": params["controller"] or {}}
     try:
         if params["state"] == "absent":
-            module.exit_json(changed=not module.check_mode and claims.release(own), claim=claims.path)
+            released = not module.check_mode and claims.release(own)
+            module.exit_json(changed=False, claim=claims.path, released=released)
         taken = take(module, claims, own)
     except RollbackError as err:
-        module.fail_json(msg=str(err), outcome=err.outcome, claim=claims.path, **err.details)
+        module.fail_json(msg=str(err), outcome=err.outcome, claim=claims.path, details=err.details)
     if taken["taken_over"]:
         warn_of(module, claims, taken["taken_over"])
-    module.exit_json(claim=claims.path, **{key: value for key, value in taken.items() if value is not None})
+    module.exit_json(
+        changed=False, claim=claims.path, **{key: value for key, value in taken.items() if value is not None}
+    )
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ options:
     type: path
     required: true
   run_id:
-    description: Name of this run.
+    description: Name of this run. Empty, as in a run that ended before it had one, a name is made up.
     type: str
     required: true
   controller:
@@ -63,6 +63,15 @@ path:
   type: str
   returned: outside check mode
   sample: /var/backups/cypher-erp/runs/20261122T152140Z-0003-5f2c/report.json
+run_id:
+  description: Name of the run.
+  type: str
+  returned: always
+summary:
+  description: The summary that was shown, line by line.
+  type: list
+  elements: str
+  returned: always
 outcome:
   description: How the run ended.
   type: str

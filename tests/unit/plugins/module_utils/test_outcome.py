@@ -115,7 +115,19 @@ VERIFIED = {"verification": {"passed": True, "checks": []}}
         ({"plan_result": None, "rollback_failure": ""}, State()),
         ({"stop_result": STOPPED}, State(stopped=True, running_again=False)),
         ({"stop_result": STOPPED, "restart_result": STARTED}, State(stopped=True)),
-        ({"stop_result": {"to_restart": ["app1"]}, "restart_result": STARTED}, State(stopped=True)),
+        ({"stop_result": {"to_restart": ["app1/web", "app1/worker"]}, "restart_result": STARTED}, State(stopped=True)),
+        (
+            {"stop_result": STOPPED, "restart_result": hosts(app1={"started": True, "running": False})},
+            State(stopped=True, running_again=False),
+        ),
+        (
+            {"stop_result": STOPPED, "restart_result": hosts(app1={"started": False, "running": True})},
+            State(stopped=True),
+        ),
+        (
+            {"rollback_failure": {"stage": "restart", "outcome": "needs_attention"}},
+            State(failed_stage="restart", failed_outcome="needs_attention"),
+        ),
         ({"stop_result": {"to_restart": ["app1"]}}, State(stopped=True, running_again=False)),
         (
             {"stop_result": STOPPED, "restart_result": hosts(app1={"started": True, "failed": True})},
