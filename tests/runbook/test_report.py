@@ -300,7 +300,24 @@ def test_stages_of_an_earlier_run_are_not_taken_for_this_one(runbook: Runbook) -
     assert [stage["name"] for stage in second["stages"]] == ["plan", "stop", "backup", "notify"]
 
 
-def test_output_for_programs_stays_whole(runbook: Runbook) -> None:
-    code, output = runbook.run(ANSIBLE_STDOUT_CALLBACK="ansible.builtin.minimal")
-    assert code == 0
-    assert "ROLLED BACK" in output
+JSON_CALLBACK = """
+from ansible.plugins.callback import CallbackBase
+DOCUMENTATION = "name: one_json\\ntype: stdout\\nshort_description: one document"
+class CallbackModule(CallbackBase):
+    CALLBACK_VERSION, CALLBACK_TYPE, CALLBACK_NAME = 2.0, "stdout", "one_json"
+    lines = []
+    def v2_runner_on_ok(self, result):
+        self.lines += result._result.get("summary", [])
+    def v2_playbook_on_stats(self, stats):
+        import json
+        self._display.display(json.dumps(self.lines))
+"""
+
+
+def test_output_for_programs_stays_whole_and_holds_the_summary(runbook: Runbook) -> None:
+    (runbook.folder / "one_json.py").write_text(JSON_CALLBACK)
+    code, output = runbook.run(ANSIBLE_STDOUT_CALLBACK="one_json", ANSIBLE_CALLBACK_PLUGINS=str(runbook.folder))
+    assert code == 0, output
+    document = next(line for line in output.splitlines() if line.startswith("["))
+    assert "ROLLED BACK   cypher_erp on db1:5432   run r1" in json.loads(document)
+    assert "====" not in output.replace(document, "")
