@@ -22,6 +22,8 @@ import tempfile
 import time
 import typing as t
 
+import yaml
+
 from tests.support.postgres_server import find_installation, find_installations
 
 if t.TYPE_CHECKING:
@@ -131,7 +133,8 @@ def ansible_test() -> list[str]:
 def build_gate(scratch: pathlib.Path) -> Gate:
     """Build the artifact, install it away from the checkout, and let Ansible read its playbooks from there."""
     tree = scratch / "installed"
-    artifact = scratch / "cypher-rollback-1.0.0.tar.gz"
+    galaxy_yml = yaml.safe_load((REPOSITORY / "galaxy.yml").read_text(encoding="utf-8"))
+    artifact = scratch / "cypher-rollback-{version}.tar.gz".format_map(galaxy_yml)
     playbooks = sorted(path.stem for path in (REPOSITORY / "playbooks").glob("*.yml"))
     galaxy = ("ansible-galaxy", "collection")
     return Gate(
