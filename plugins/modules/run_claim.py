@@ -29,6 +29,7 @@ attributes:
     support: full
   platform:
     platforms: posix
+    support: full
 options:
   run_dir:
     description: Folder of the runs on the database host.
@@ -71,7 +72,7 @@ options:
       - Filled in by the action plugin of this name.
     type: dict
 author:
-  - the cypher.rollback authors
+  - the cypher.rollback authors (@cypher-rollback)
 """
 
 EXAMPLES = r"""

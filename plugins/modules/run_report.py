@@ -27,6 +27,7 @@ attributes:
     support: N/A
   platform:
     platforms: posix
+    support: full
 options:
   report:
     description: The report, as the filter P(cypher.rollback.compose_report#filter) draws it.
@@ -46,7 +47,7 @@ options:
       - Filled in by the action plugin of this name.
     type: dict
 author:
-  - the cypher.rollback authors
+  - the cypher.rollback authors (@cypher-rollback)
 """
 
 EXAMPLES = r"""

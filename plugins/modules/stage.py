@@ -27,6 +27,7 @@ attributes:
     details: A stage that has begun is not begun again.
   platform:
     platforms: posix
+    support: full
 options:
   name:
     description:
@@ -52,7 +53,7 @@ options:
     type: str
     default: ""
 author:
-  - the cypher.rollback authors
+  - the cypher.rollback authors (@cypher-rollback)
 """
 
 EXAMPLES = r"""
