@@ -167,7 +167,8 @@ def _session(session: Facts) -> str:
     state = f", {visible(session['state'])}" if session.get("state") else ""
     who = f"pid {session.get('pid')}, {visible(session.get('user'))}, {application}{state}"
     query = " ".join(str(session.get("query") or "").split())
-    return textwrap.shorten(f"  {who}, since {session.get('since')}: {visible(query)}", WIDTH, placeholder=" …")
+    line = f"{who}, since {session.get('since')}: {visible(query)}"
+    return "  " + textwrap.shorten(line, WIDTH - 2, placeholder=" …")
 
 
 def _verification(report: Facts) -> list[str]:

@@ -266,7 +266,7 @@ def test_the_summary_tells_first_the_outcome_then_what_was_lost() -> None:
 def test_the_preview_shows_locks_times_and_sessions() -> None:
     text = summary(compose({**BASE, "check_mode": True, "rollback_result": {**ROLLED_BACK, "committed": False}}))
     for part in ("PLANNED", "WOULD BE LOST", "AccessExclusiveLock  b2b.orders", "0.200 s  0003 line 7  DROP TABLE",
-                 "pid 9, erp, psql, since 15:00: SELECT\\x1b[2J 1", "nothing was stopped, written or sent"):  # fmt: skip
+                 "\n  pid 9, erp, psql, since 15:00: SELECT\\x1b[2J 1", "nothing was stopped, written or sent"):  # fmt: skip
         assert part in text
     assert "REPORT" not in text
 
