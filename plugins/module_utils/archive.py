@@ -167,6 +167,6 @@ def table_files(listing: str, names: t.Collection[str]) -> dict[int, str | None]
     return {int(oid): by_dump_id.get(dump_id) for dump_id, oid in _TABLE_DATA.findall(listing)}
 
 
-def large_object_files(names: t.Collection[str]) -> int:
-    """How many large objects the archive has files for."""
-    return sum(1 for name in names if _LARGE_OBJECT_FILE.fullmatch(name))
+def large_object_files(names: t.Collection[str]) -> dict[int, str]:
+    """Oid of every large object in the archive, to the name of its file."""
+    return {int(match[1]): name for name in names if (match := _LARGE_OBJECT_FILE.fullmatch(name))}

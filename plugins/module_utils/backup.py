@@ -42,6 +42,8 @@ GLOBALS_FILE = "globals.sql"
 #: Share of pg_database_size that an uncompressed archive needs at most in ordinary databases (measured: 0.5 to 1.0,
 #: because an archive has no indexes; :func:`_estimate` says what the rest is).
 ESTIMATE_FACTOR = 1.0
+#: Up to here PostgreSQL's own compression and the text form of bytea, uuid and timestamps can take a backup.
+COMFORTABLE_FACTOR = 2.0
 ESTIMATE_FLOOR_BYTES = 16 * 1024 * 1024
 #: Below this a second worker costs more than it saves (measured: 0.10 against 0.08 s).
 ONE_JOB_BELOW_BYTES = 64 * 1024 * 1024
@@ -54,6 +56,7 @@ LOOK_SECONDS = 0.1
 _VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.-]{0,127}")
 _DURATION = re.compile(r"\d+(\.\d+)?\s*(us|ms|s|min|h|d)?")
 _TOO_MANY_CONNECTIONS = re.compile(r"too many (clients|connections)|remaining connection slots")
+_LOCKED = re.compile(r"lock timeout|could not obtain lock")
 _LOCK_QUEUED = re.compile(r"could not obtain lock on relation")
 
 UNCHANGED = "The database is unchanged and no backup was published."
@@ -195,7 +198,7 @@ def check_ready(request: BackupRequest) -> Readiness:
     jobs, job_warnings = _jobs(request, size, free_slots)
     estimated = _estimate(size)
     free = _check_space(request.backup_dir, size, estimated)
-    warnings = (*tools.warnings, *job_warnings)
+    warnings = (*tools.warnings, *job_warnings, *_space_warnings(request.backup_dir, size, free))
     return Readiness(tools, jobs, size, estimated, free, server_version, system_identifier, warnings)
 
 
@@ -325,12 +328,29 @@ def _check_space(path: str, database_bytes: int, estimated: int) -> int:
     return free
 
 
+def _space_warnings(path: str, database_bytes: int, free: int) -> tuple[str, ...]:
+    if free >= database_bytes * COMFORTABLE_FACTOR:
+        return ()
+    have = f"The file system of {path} has {_megabytes(free)} free and the database {_megabytes(database_bytes)}"
+    return (f"{have}: a backup with much bytea or compressed text may not fit.",)
+
+
 def _megabytes(size: int) -> str:
     megabytes = size / 1024 / 1024
     return f"{megabytes:,.0f} MB" if megabytes >= 10 else f"{megabytes:.2f} MB"
 
 
 # --- the folder that becomes the backup -------------------------------------------------------------------------------
+
+
+def _make_folder(path: str) -> None:
+    """Make the folder and those above it, private whatever the umask."""
+    if os.path.isdir(path):
+        return
+    _make_folder(os.path.dirname(path.rstrip("/")))
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, 0o700)
+        os.chmod(path, 0o700)
 
 
 def remove_leftovers(backup_dir: str) -> list[str]:
@@ -436,8 +456,22 @@ SELECT c.oid::bigint, format('%I.%I', n.nspname, c.relname), c.relkind,
 
 _SNAPSHOT_FACTS = """
 SELECT pg_export_snapshot(), pg_current_wal_lsn()::text, pg_snapshot_xmin(pg_current_snapshot())::text,
-       pg_snapshot_xmax(pg_current_snapshot())::text, to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
-       (SELECT count(*) FROM pg_largeobject_metadata)
+       pg_snapshot_xmax(pg_current_snapshot())::text, to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+"""
+
+#: The size of a large object without reading it; pg_largeobject itself is for superusers only. 262144 is INV_READ.
+_LARGE_OBJECTS = """
+SELECT oid::bigint, lo_lseek64(fd, 0, 2), lo_close(fd)
+  FROM (SELECT oid, lo_open(oid, 262144) AS fd FROM pg_largeobject_metadata OFFSET 0) opened
+"""
+
+_BLOCKERS = """
+SELECT a.pid, a.usename, a.application_name, a.state, to_char(a.xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
+       left(a.query, 200), array_agg(DISTINCT l.relation::regclass::text)
+  FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+ WHERE l.granted AND l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock' AND l.pid <> pg_backend_pid()
+   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+ GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 1
 """
 
 #: A limit on idle transactions would end the one that keeps the snapshot alive.
@@ -464,10 +498,24 @@ class Snapshot(contextlib.AbstractContextManager["Snapshot"]):
             raise
         self.name: str = row[0]
         self.facts = dict(zip(("lsn", "xmin", "xmax", "taken_at"), row[1:5], strict=True))
-        self.large_objects: int = row[5]
+
+    def blockers(self) -> list[dict[str, t.Any]]:
+        """Sessions that hold a table for themselves alone."""
+        names = ("pid", "user", "application", "state", "since", "query", "tables")
+        with self._connection.cursor() as cursor:
+            cursor.execute(_BLOCKERS)
+            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
     def __exit__(self, *_exc: object) -> None:
         self._connection.close()
+
+
+class Counts(t.NamedTuple):
+    """What the server has in the snapshot: rows by table's oid, bytes by large object's oid."""
+
+    rows: dict[int, int]
+    large_objects: dict[int, int]
+    seconds: float
 
 
 class RowCounter(contextlib.AbstractContextManager["RowCounter"]):
@@ -477,12 +525,11 @@ class RowCounter(contextlib.AbstractContextManager["RowCounter"]):
         self._connection = _connect(request)
         self._pool = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="count")
         self._counts = self._pool.submit(self._count, snapshot)
-        self.seconds = 0.0
 
-    def _count(self, snapshot: Snapshot) -> dict[int, int]:
+    def _count(self, snapshot: Snapshot) -> Counts:
         started = time.monotonic()
         leaves = [table for table in snapshot.tables if table.kind == "r"]
-        counts: dict[int, int] = {}
+        rows: dict[int, int] = {}
         with self._connection.cursor() as cursor:
             cursor.execute("SET TRANSACTION SNAPSHOT %s", (snapshot.name,))
             cursor.execute(_NO_LIMITS)
@@ -490,17 +537,18 @@ class RowCounter(contextlib.AbstractContextManager["RowCounter"]):
             cursor.execute("SET row_security = off")
             for start in range(0, len(leaves), COUNT_BATCH):
                 cursor.execute(" UNION ALL ".join(_count_query(table) for table in leaves[start : start + COUNT_BATCH]))
-                counts.update(cursor.fetchall())
-        self.seconds = round(time.monotonic() - started, 3)
-        return counts
+                rows.update(cursor.fetchall())
+            cursor.execute(_LARGE_OBJECTS)
+            large_objects = {oid: size for oid, size, _closed in cursor.fetchall()}
+        return Counts(rows, large_objects, round(time.monotonic() - started, 3))
 
     def raise_if_failed(self) -> None:
         """:raises psycopg2.Error: where counting has ended with an error."""
         if self._counts.done():
             self._counts.result()
 
-    def counts(self) -> dict[int, int]:
-        """Rows by oid of the table, waiting for the count's end."""
+    def counts(self) -> Counts:
+        """What was counted, waiting for the end of it."""
         return self._counts.result()
 
     def __exit__(self, *_exc: object) -> None:
@@ -540,7 +588,7 @@ def take_backup(request: BackupRequest) -> Backup:
     now = dt.datetime.now(dt.UTC)
     with interruptible("The backup"), _failures():
         ready = check_ready(request)
-        os.makedirs(request.backup_dir, mode=0o700, exist_ok=True)
+        _make_folder(request.backup_dir)
         remove_leftovers(request.backup_dir)
         name = f"backup_{request.kind}_{request.version}_{now:%Y%m%d_%H%M%S}"
         with PartialFolder(request.backup_dir, name) as partial:
@@ -623,16 +671,16 @@ def _fill(
         counter = stack.enter_context(RowCounter(request, snapshot))
         work = _Work(request, ready, partial, snapshot, counter, env, stack.enter_context(Tools()))
         roles = _Globals(work)
-        with _phase(seconds, "dump"):
+        with _phase(seconds, "dump"), _naming_blockers(snapshot):
             reader = stack.enter_context(_dump(work))
         with _phase(seconds, "read"):
             proofs, files_of_tables = _read_back(work, reader)
-        with _phase(seconds, "count_wait"):
+        with _phase(seconds, "count_wait"), _naming_blockers(snapshot):
             counts = counter.counts()
-        seconds["count"] = counter.seconds
+        seconds["count"] = counts.seconds
         with _phase(seconds, "globals_wait"):
             scope, warning = roles.finish()
-        _check_rows(snapshot, counts, proofs, files_of_tables)
+        _check_whole(snapshot.tables, counts, proofs, files_of_tables)
         sync_folder(work.archive)
     entries = [manifests.BackupFile(f"{ARCHIVE}/{proof.name}", proof.bytes, proof.sha256) for proof in proofs.values()]
     if scope != "none":
@@ -647,16 +695,33 @@ def _fill(
         server_version=ready.server_version,
         created_at=created_at,
         files=tuple(entries),
-        tables={name: {"rows": rows} for name, rows in rows_by_identity(snapshot.tables, counts).items()},
+        tables={name: {"rows": rows} for name, rows in rows_by_identity(snapshot.tables, counts.rows).items()},
         snapshot=snapshot.facts,
         tools={"version": ready.tools.version_text, "bin_dir": ready.tools.bin_dir},
         jobs=ready.jobs,
         globals_scope=scope,
-        large_objects=snapshot.large_objects,
+        large_objects=len(counts.large_objects),
         run_id=request.run_id,
         warnings=(*ready.warnings, *([warning] if warning else [])),
         seconds=dict(seconds),
     )
+
+
+@contextlib.contextmanager
+def _naming_blockers(snapshot: Snapshot) -> Iterator[None]:
+    """Where a table is locked by somebody else: who that is."""
+    try:
+        yield
+    except (ToolFailed, psycopg2.Error) as err:
+        if not _LOCKED.search(str(err)):
+            raise
+        blockers = snapshot.blockers()
+        who = "; ".join("pid {pid}, {user}, {application}, since {since}: {query}".format(**each) for each in blockers)
+        raise BackupFailed(
+            f"The backup failed: a table is locked by another session ({who or 'which has ended meanwhile'}). {UNCHANGED} "
+            "End that session, or allow more time with rollback_lock_timeout.",
+            blockers=blockers,
+        ) from err
 
 
 def _dump(work: _Work) -> ArchiveReader:
@@ -717,41 +782,53 @@ def _read_back(work: _Work, reader: ArchiveReader) -> tuple[dict[str, FileProof]
     return proofs, table_files(listing, proofs)
 
 
-def _check_rows(
-    snapshot: Snapshot,
-    counts: Mapping[int, int],
+def _check_whole(
+    tables: Sequence[_Table],
+    counts: Counts,
     proofs: Mapping[str, FileProof],
     files_of_tables: Mapping[int, str | None],
 ) -> None:
-    """Every table has its data file, and every data file the rows that the server counted in the same snapshot.
+    """Every table has its data file, every data file the rows, every large object the bytes that the server counted.
 
-    :raises BackupFailed: naming the tables that have not.
+    :raises BackupFailed: naming what is missing.
     """
-    problems = []
-    for table in snapshot.tables:
-        if table.kind != "r":
-            continue
-        name = files_of_tables.get(table.oid)
-        rows = proofs[name].rows if name else None
-        if name is None:
-            problems.append(f"{table.identity} has no data file")
-        elif rows is None:
-            problems.append(f"the data file {name} of {table.identity} is cut short or damaged")
-        elif rows != counts[table.oid]:
-            problems.append(f"{table.identity} has {counts[table.oid]} rows in the database and {rows} in {name}")
-    found = large_object_files(proofs)
-    if found != snapshot.large_objects:
-        problems.append(f"the database has {snapshot.large_objects} large objects and the archive {found}")
-    # Data of an extension's tables is not counted by us, and has to be whole all the same.
-    listed = {name for name in files_of_tables.values() if name}
-    checked = {files_of_tables.get(table.oid) for table in snapshot.tables}
-    problems.extend(f"the data file {name} is damaged" for name in listed - checked if proofs[name].rows is None)
+    leaves = {table.oid: table.identity for table in tables if table.kind == "r"}
+    # Data of an extension's own tables is not counted, and has to be whole all the same.
+    of_extensions = {oid: f"the extension's table with oid {oid}" for oid in files_of_tables if oid not in leaves}
+    problems = [
+        problem
+        for oid, name in {**leaves, **of_extensions}.items()
+        if (problem := _table_problem(name, counts.rows.get(oid), files_of_tables.get(oid), proofs))
+    ]
+    problems += _large_object_problems(counts.large_objects, proofs)
     if problems:
         raise BackupFailed(
             f"The backup was read back and is not whole: {'; '.join(problems[:5])}. {UNCHANGED} "
             "Look for trouble with the disk or its file system before the next try.",
             problems=problems,
         )
+
+
+def _table_problem(table: str, counted: int | None, file: str | None, proofs: Mapping[str, FileProof]) -> str:
+    if file is None:
+        return f"{table} has no data file"
+    rows = proofs[file].rows
+    if rows is None:
+        return f"the data file {file} of {table} is cut short or damaged"
+    if counted is not None and rows != counted:
+        return f"{table} has {counted} rows in the database and {rows} in {file}"
+    return ""
+
+
+def _large_object_problems(sizes: Mapping[int, int], proofs: Mapping[str, FileProof]) -> list[str]:
+    files = large_object_files(proofs)
+    if sizes.keys() != files.keys():
+        return [f"the database has {len(sizes)} large objects and the archive {len(files)}"]
+    return [
+        f"large object {oid} has {size} bytes in the database and {proofs[files[oid]].bytes} in {files[oid]}"
+        for oid, size in sizes.items()
+        if proofs[files[oid]].bytes != size
+    ]
 
 
 class _Globals:

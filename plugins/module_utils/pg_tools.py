@@ -236,11 +236,12 @@ class RunningTool:
             self._stderr.close()
             return output.decode("utf-8", "replace")
         lines = self._last_lines()
+        # A pg_dump that was killed leaves its workers behind, writing.
+        self._signal_group(signal.SIGKILL)
         self._stderr.close()
+        said = ": " + " ".join(lines) if lines else ""
         raise ToolFailed(
-            f"{self.name} {_how_it_ended(self._process.returncode)}{': ' + ' '.join(lines) if lines else ''}.".replace(
-                "..", "."
-            ),
+            f"{self.name} {_how_it_ended(self._process.returncode)}{said}".rstrip(".") + ".",
             program=self.name,
             return_code=self._process.returncode,
             stderr=lines,
@@ -251,13 +252,16 @@ class RunningTool:
         for sent, seconds in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, STOP_SECONDS)):
             if not self.running():
                 break
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.pid, sent)
+            self._signal_group(sent)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(seconds)
         if self._process.stdout:
             self._process.stdout.close()
         self._stderr.close()
+
+    def _signal_group(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, number)
 
     def _last_lines(self) -> list[str]:
         size = self._stderr.seek(0, os.SEEK_END)
