@@ -22,7 +22,7 @@ class Dropped:
     """An object that is gone.
 
     :param cascaded: no statement names it, it went along by CASCADE.
-    :param part_of: what it was a part of, for example the table of an index.
+    :param part_of: what it was a part of, for example the table of an index; empty for what a statement names.
     :param rows: rows that went with it; ``None`` for what has no rows.
     """
 
@@ -49,6 +49,7 @@ class Effect:
 
     :param skipped: names that IF EXISTS passed over, with the places where such a name exists.
     :param left_over: what the DOWN names and is still there.
+    :param touched: tables with rows that the transaction changed, the ledger included.
     :param rows_lost: rows of dropped tables, and rows deleted from surviving ones.
     """
 
@@ -59,6 +60,7 @@ class Effect:
     added: tuple[dict[str, str], ...]
     row_changes: tuple[RowChange, ...]
     rows_lost: int
+    touched: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, t.Any]:
         """For the report."""
@@ -108,12 +110,12 @@ def _dropped(
         return True if owner is None or owner is item or depth > 20 else cascaded(owner, depth + 1)
 
     return [
-        Dropped(item.type, item.identity, cascaded(item), _rows_of(item, before, difference, rows), item.part_of)
+        Dropped(item.type, item.identity, cascaded(item), _rows_of(item, before, rows), "" if is_named(item) else item.part_of)
         for item in difference.gone
     ]
 
 
-def _rows_of(item: Gone, before: Catalog, difference: Difference, rows: Mapping[str, int]) -> int | None:
+def _rows_of(item: Gone, before: Catalog, rows: Mapping[str, int]) -> int | None:
     if item.kind == "r":
         return rows.get(item.identity)
     if item.kind == "p":

@@ -42,6 +42,10 @@ if t.TYPE_CHECKING:
 
 #: First half of the advisory lock's key pair, "roll" in ASCII; the second is the database's oid.
 LOCK_KEY = 0x726F6C6C
+# A DOWN may SET what it likes, but not lift the limits of the run: RESET goes back to the values of the start packet.
+_OWN_LIMITS = "RESET lock_timeout; RESET statement_timeout"
+_OWN_SESSION = "RESET SESSION AUTHORIZATION; RESET ROLE; RESET search_path"
+
 COMMIT_ANSWER_SECONDS = 30.0
 PREVIEW_LOCK_TIMEOUT = "1s"
 _POLL_SECONDS = 0.1
@@ -193,6 +197,7 @@ class Transaction:
         rows = dict(order.row_counts) if order.row_counts is not None else count_rows(cursor, before.tables())
         in_the_way = tuple(sessions(cursor))
         self._run_scripts(cursor)
+        cursor.execute(_OWN_SESSION)
         cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
         after = snapshot(cursor)
         effect = prove_effect(before, after, resolved, rows, own_row_changes(cursor, before, after, rows))
@@ -200,6 +205,8 @@ class Transaction:
         locks = _locks(cursor, before)
         for migration in order.plan.migrations:
             ledger.forget(cursor, migration)
+        touched = tuple(change.table for change in own_row_changes(cursor, before, after, rows))
+        effect = dataclasses.replace(effect, touched=touched)
         xid = self._end(cursor)
         return Execution(
             not order.preview, xid, effect, checks, tuple(self._timed), locks, in_the_way, time.monotonic() - started
@@ -236,6 +243,8 @@ class Transaction:
         self._at = (version, statement)
         started = time.monotonic()
         cursor.execute(statement.text)
+        if statement.kind in ("SET", "RESET"):
+            cursor.execute(_OWN_LIMITS)
         self._timed.append(
             Timed(version, statement.number, statement.line, statement.kind, round(time.monotonic() - started, 6), tries)
         )

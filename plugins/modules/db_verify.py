@@ -117,7 +117,7 @@ def verify_request(params):
         dropped=effect.get("dropped"),
         added=effect.get("added", ()),
         row_counts=params["row_counts"] or None,
-        changed_tables=[item["table"] for item in effect.get("row_changes", ())],
+        changed_tables=effect.get("touched", ()),
         statement_timeout=params["statement_timeout"],
     )
 
