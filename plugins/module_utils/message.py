@@ -163,9 +163,12 @@ def _refused(run: Facts) -> str:
 def _failed_unchanged(run: Facts) -> str:
     stopped = stopped_hosts(run)
     application = f"the application runs again on {_hosts(stopped)}" if stopped else "no application was stopped"
+    failure = _failure(run)
+    # Most errors of the engine say it themselves.
+    unchanged = "" if "database is as it was" in failure else f"{database(run)} is as it was before the run, and "
     return _join(
-        _failure(run),
-        f"{_capital(database(run))} is as it was before the run, and {application}.",
+        failure,
+        f"{_capital(unchanged + application)}.",
         "Put right what the first sentence names, then run the rollback again.",
     )
 

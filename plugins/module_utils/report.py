@@ -87,7 +87,9 @@ def plain(value: t.Any) -> t.Any:
 
 def _warnings(run: Facts) -> list[str]:
     sources = ("plan_result", "stop_result", "backup_result", "rollback_result", "verify_result", "restart_result")
-    return [str(warning) for source in sources for warning in facts(run, source).get("warnings") or []]
+    return list(
+        dict.fromkeys(str(warning) for source in sources for warning in facts(run, source).get("warnings") or [])
+    )
 
 
 def downtime(run: Facts, stages: t.Sequence[Stage]) -> float | None:

@@ -146,15 +146,25 @@ def _count(number: int, noun: str) -> str:
 def _preview(report: Facts) -> list[list[str]]:
     if not report.get("check_mode"):
         return []
-    locks = [
-        f"  {visible(lock.get('mode'))}  {_label(lock) if lock.get('identity') else visible(lock.get('relation'))}"
-        for lock in report.get("locks") or []
-    ]
     slowest = sorted(report.get("statements") or [], key=lambda statement: -(statement.get("seconds") or 0))
     times = [f"  {statement.get('seconds') or 0:>8.3f} s  {_statement(statement)}" for statement in slowest]
+    total = sum(statement.get("seconds") or 0 for statement in slowest)
     sessions = [_session(session) for session in report.get("sessions") or []]
-    titled = (("LOCKS TAKEN", locks), ("TIME A STATEMENT, slowest first", times), ("SESSIONS IN THE WAY", sessions))
+    titled = (
+        ("LOCKS TAKEN, on what stays first", _locks(report)),
+        (f"TIME A STATEMENT, slowest first, {total:.2f} s in all", times),
+        ("OTHER SESSIONS, which may be in the way", sessions),
+    )
     return [[f"{title}  {len(lines)}", *_cut(lines)] for title, lines in titled if lines]
+
+
+def _locks(report: Facts) -> list[str]:
+    gone = {entry.get("identity") for entry in facts(report, "effect").get("dropped") or []}
+    locks = sorted(report.get("locks") or [], key=lambda lock: lock.get("relation") in gone)
+    return [
+        f"  {visible(lock.get('mode'))}  {visible(lock.get('relation'))}{'' if lock.get('relation') in gone else ' (stays)'}"
+        for lock in locks
+    ]
 
 
 def _statement(statement: Facts) -> str:

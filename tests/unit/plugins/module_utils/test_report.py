@@ -207,6 +207,20 @@ def test_the_message_says_what_happened_what_state_and_what_next(
     assert "0005 of database cypher_erp WAS " not in plural["message"]
 
 
+def test_what_the_error_says_itself_is_not_said_twice() -> None:
+    said = failed("rollback", "It was undone: the database is as it was.")
+    message = compose({**UNTIL_ROLLBACK, **said, "restart_result": STARTED})["message"]
+    assert message.startswith(
+        "Stage rollback failed: It was undone: the database is as it was. The application runs again on app1."
+    )
+
+
+def test_locks_on_what_stays_come_first() -> None:
+    locks = [{"relation": name, "mode": "AccessExclusiveLock"} for name in ("b2b.orders", "b2b.customers")]
+    text = summary(compose({**BASE, "check_mode": True, "rollback_result": {**ROLLED_BACK, "locks": locks}}))
+    assert text.index("AccessExclusiveLock  b2b.customers (stays)") < text.index("AccessExclusiveLock  b2b.orders\n")
+
+
 def test_commands_name_inventory_and_host_and_can_be_pasted() -> None:
     run = {**WHOLE, **failed("smoke_test"), "inventory": ["inv dir/hosts", "o;rm"], "one_of_many": True}
     assert compose(run)["next_commands"] == [
