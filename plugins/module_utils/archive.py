@@ -38,12 +38,18 @@ class FileProof:
     """What was read back from one file.
 
     :param rows: rows of a table's data file; ``None`` for other files, and where the file is not whole.
+    :param stamp: inode, size and time of the last change; a file with another stamp is not the one that was read.
     """
 
     name: str
     bytes: int
     sha256: str
     rows: int | None = None
+    stamp: tuple[int, int, int] = (0, 0, 0)
+
+
+def _stamp(facts: os.stat_result) -> tuple[int, int, int]:
+    return facts.st_ino, facts.st_size, facts.st_mtime_ns
 
 
 class _Rows:
@@ -99,6 +105,7 @@ def prove(folder: str, name: str, stop: threading.Event | None = None) -> FilePr
     descriptor = os.open(os.path.join(folder, name), os.O_RDONLY | os.O_NOFOLLOW)
     try:
         os.fsync(descriptor)
+        stamp = _stamp(os.fstat(descriptor))
         while (chunk := os.read(descriptor, CHUNK_BYTES)) and not (stop and stop.is_set()):
             digest.update(chunk)
             size += len(chunk)
@@ -106,7 +113,7 @@ def prove(folder: str, name: str, stop: threading.Event | None = None) -> FilePr
                 rows.update(chunk)
     finally:
         os.close(descriptor)
-    return FileProof(name, size, digest.hexdigest(), rows.total() if rows else None)
+    return FileProof(name, size, digest.hexdigest(), rows.total() if rows else None, stamp)
 
 
 def looks_finished(folder: str, name: str) -> bool:
@@ -130,21 +137,34 @@ class ArchiveReader(contextlib.AbstractContextManager["ArchiveReader"]):
         self._pool = concurrent.futures.ThreadPoolExecutor(threads, thread_name_prefix="proof")
         self._proofs: dict[str, concurrent.futures.Future[FileProof]] = {}
 
-    def look(self, *, ended: bool = False) -> None:
-        """Start on every file that is finished; all of them once pg_dump has ended."""
+    def look(self) -> None:
+        """Start on every file that is finished while pg_dump still runs."""
         for name in self._names():
-            if name in self._proofs:
-                continue
             table = _TABLE_FILE.fullmatch(name)
-            if ended or (table and not table[2] and looks_finished(self.folder, name)):
-                self._proofs[name] = self._pool.submit(prove, self.folder, name, self._stop)
+            if name not in self._proofs and table and not table[2] and looks_finished(self.folder, name):
+                self._start(name)
+
+    def finish(self) -> None:
+        """Start on the rest of the files, now that pg_dump has ended."""
+        for name in self._names():
+            if name not in self._proofs:
+                self._start(name)
 
     def proofs(self) -> dict[str, FileProof]:
-        """Every file's proof, waiting for those under way.
+        """The proof of every file as it is now, waiting for those under way; what changed since it was read is read again.
 
-        :raises OSError: a file cannot be synced or read.
+        :raises OSError: a file cannot be synced or read, or one that was read is gone.
         """
+        changed = [name for name in self._proofs if not self._is_current(name)]
+        for name in changed:
+            self._start(name)
         return {name: self._proofs[name].result() for name in sorted(self._proofs)}
+
+    def _is_current(self, name: str) -> bool:
+        return self._proofs[name].result().stamp == _stamp(os.stat(os.path.join(self.folder, name)))
+
+    def _start(self, name: str) -> None:
+        self._proofs[name] = self._pool.submit(prove, self.folder, name, self._stop)
 
     def _names(self) -> list[str]:
         try:

@@ -56,7 +56,8 @@ LOOK_SECONDS = 0.1
 _VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.-]{0,127}")
 _DURATION = re.compile(r"\d+(\.\d+)?\s*(us|ms|s|min|h|d)?")
 _TOO_MANY_CONNECTIONS = re.compile(r"too many (clients|connections)|remaining connection slots")
-_LOCKED = re.compile(r"lock timeout|could not obtain lock")
+#: pg_dump keeps --lock-wait-timeout by a statement_timeout around its LOCK TABLE.
+_LOCKED = re.compile(r"lock timeout|could not obtain lock|statement timeout.*LOCK TABLE", re.DOTALL)
 _LOCK_QUEUED = re.compile(r"could not obtain lock on relation")
 
 UNCHANGED = "The database is unchanged and no backup was published."
@@ -377,6 +378,7 @@ def _take_lock(folder: str) -> int:
     descriptor = os.open(os.path.join(folder, manifests.LOCK_NAME), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.fchmod(descriptor, 0o600)
         if os.fstat(descriptor).st_nlink == 0:
             raise FileNotFoundError(folder)
     except OSError:
@@ -749,7 +751,7 @@ def _dump_once(work: _Work, jobs: int) -> ArchiveReader:
             work.counter.raise_if_failed()
             reader.look()
         tool.wait()
-        reader.look(ended=True)
+        reader.finish()
     except BaseException:
         reader.__exit__()
         raise

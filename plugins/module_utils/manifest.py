@@ -102,6 +102,7 @@ def write(folder: str, manifest: Manifest) -> str:
     text = json.dumps(dataclasses.asdict(manifest), indent=1, ensure_ascii=False) + "\n"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "wb") as file:
+        os.fchmod(file.fileno(), 0o600)
         # surrogateescape cannot occur in UTF-8 from the server; a lone surrogate must not cost the backup all the same.
         file.write(text.encode("utf-8", "backslashreplace"))
         file.flush()

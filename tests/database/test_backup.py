@@ -1,0 +1,739 @@
+# Copyright (c) 2026, the cypher.rollback authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Backups of a real server: what is published is whole, and what goes wrong leaves nothing behind."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import shlex
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import time
+import typing as t
+
+import pytest
+from ansible_collections.cypher.rollback.plugins.module_utils import archive, backup, manifest, pg_tools
+from ansible_collections.cypher.rollback.plugins.module_utils.connection import ConnectionSettings, client_environment
+from ansible_collections.cypher.rollback.plugins.module_utils.errors import FailedUnchanged, Refused
+
+if t.TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.conftest import Database
+
+#: Everything that makes a data file or a name special.
+SCHEMA = """
+CREATE SCHEMA b2b;
+CREATE TABLE b2b.orders (id int PRIMARY KEY, note text);
+INSERT INTO b2b.orders SELECT i, 'order ' || i FROM generate_series(1, 5000) i;
+CREATE TABLE b2b.empty (a int);
+CREATE TABLE no_columns ();
+INSERT INTO no_columns DEFAULT VALUES;
+INSERT INTO no_columns DEFAULT VALUES;
+CREATE TABLE only_generated (a int GENERATED ALWAYS AS (1) STORED);
+INSERT INTO only_generated DEFAULT VALUES;
+CREATE TABLE "we ird""na'me %s ; 1; 0 2 TABLE DATA \\
+nl ț" (t text);
+INSERT INTO "we ird""na'me %s ; 1; 0 2 TABLE DATA \\
+nl ț" VALUES (E'a\\nb\\\\.'), (E'\\\\.'), (NULL), (''), (E'\\\\.\\n\\n\\n');
+CREATE UNLOGGED TABLE unlogged (a int);
+INSERT INTO unlogged VALUES (1);
+CREATE TABLE parent (a int) PARTITION BY LIST (a);
+CREATE TABLE child PARTITION OF parent FOR VALUES IN (1, 2) PARTITION BY LIST (a);
+CREATE TABLE leaf PARTITION OF child FOR VALUES IN (1);
+CREATE TABLE leaf_2 PARTITION OF child FOR VALUES IN (2);
+INSERT INTO parent VALUES (1), (1), (2);
+CREATE TABLE inherits () INHERITS (b2b.empty);
+INSERT INTO inherits VALUES (7);
+CREATE SEQUENCE numbers;
+CREATE MATERIALIZED VIEW matview AS SELECT count(*) FROM b2b.orders;
+SELECT lo_from_bytea(0, '\\x0102030a0a'), lo_from_bytea(0, '');
+"""
+
+ROWS = {
+    "b2b.orders": 5000,
+    "b2b.empty": 0,
+    "public.no_columns": 2,
+    "public.only_generated": 1,
+    'public."we ird""na\'me %s ; 1; 0 2 TABLE DATA \\\nnl ț"': 5,
+    "public.unlogged": 1,
+    "public.parent": 3,
+    "public.child": 3,
+    "public.leaf": 2,
+    "public.leaf_2": 1,
+    "public.inherits": 1,
+}
+
+
+@pytest.fixture
+def backup_dir(tmp_path: pathlib.Path) -> pathlib.Path:
+    folder = tmp_path / "backups"
+    folder.mkdir(mode=0o700)
+    return folder
+
+
+@pytest.fixture
+def request_for(database: Database, backup_dir: pathlib.Path) -> backup.BackupRequest:
+    database.execute(SCHEMA)
+    return backup.BackupRequest(
+        ConnectionSettings(**database.connection_arguments()),
+        str(backup_dir),
+        version="0003",
+        bin_dir=str(database.server.bin_dir),
+    )
+
+
+def leaves_nothing(folder: pathlib.Path) -> bool:
+    return not folder.exists() or not list(folder.iterdir())
+
+
+def wrapped_programs(folder: pathlib.Path, bin_dir: str, **scripts: str) -> str:
+    """Programs of which some are shell scripts around the real one, ``$REAL``; the archive's folder is ``$ARCHIVE``."""
+    folder.mkdir()
+    for program in pg_tools.PROGRAMS:
+        real = os.path.join(bin_dir, program)
+        if program not in scripts:
+            (folder / program).symlink_to(real)
+            continue
+        lines = [
+            "#!/bin/sh",
+            f"REAL={shlex.quote(real)}",
+            'case "$*" in *--version*) exec "$REAL" "$@";; esac',
+            'for word in "$@"; do case "$word" in --file=*) ARCHIVE=${word#--file=};; esac; done',
+            scripts[program],
+        ]
+        (folder / program).write_text("\n".join(lines) + "\n", encoding="utf-8")
+        (folder / program).chmod(0o755)
+    return str(folder)
+
+
+def with_pg_dump(request: backup.BackupRequest, tmp_path: pathlib.Path, script: str) -> backup.BackupRequest:
+    programs = wrapped_programs(tmp_path / "bin", request.bin_dir, pg_dump=script)
+    return dataclasses.replace(request, bin_dir=programs)
+
+
+def as_role(database: Database, request: backup.BackupRequest, options: str = "") -> Iterator[backup.BackupRequest]:
+    """The same request by an ordinary role that may read everything."""
+    name = f"plain_{database.name}"
+    database.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'secret' {options}")
+    database.execute(f"GRANT USAGE ON SCHEMA b2b TO {name}")
+    database.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA b2b, public TO {name}")
+    database.execute(f"GRANT SELECT ON ALL SEQUENCES IN SCHEMA b2b, public TO {name}")
+    database.execute(
+        f"DO $$DECLARE o oid; BEGIN FOR o IN SELECT oid FROM pg_largeobject_metadata LOOP "
+        f"EXECUTE format('GRANT SELECT ON LARGE OBJECT %s TO {name}', o); END LOOP; END$$"
+    )
+    try:
+        yield dataclasses.replace(request, settings=dataclasses.replace(request.settings, user=name, password="secret"))
+    finally:
+        database.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
+
+
+plain_role = contextlib.contextmanager(as_role)
+
+
+# --- what is published ------------------------------------------------------------------------------------------------
+
+
+def test_a_backup_is_whole_private_and_described(
+    request_for: backup.BackupRequest, backup_dir: pathlib.Path, database: Database
+) -> None:
+    taken = backup.take_backup(dataclasses.replace(request_for, run_id="run-1"))
+    folder = pathlib.Path(taken.path)
+    assert [entry.name for entry in backup_dir.iterdir()] == [taken.id]
+    assert taken.id.startswith("backup_before_rollback_0003_20")
+    assert taken.verified
+    assert taken.tables == ROWS
+    loaded = manifest.load(taken.path)
+    assert manifest.verify(taken.path, loaded) == []
+    assert (loaded.id, loaded.kind, loaded.version, loaded.run_id) == (taken.id, "before_rollback", "0003", "run-1")
+    assert loaded.rows == ROWS
+    assert loaded.large_objects == 2
+    assert loaded.globals_scope == "globals"
+    ((identifier,),) = database.execute("SELECT system_identifier::text FROM pg_control_system()")
+    assert (loaded.database, loaded.system_identifier) == (database.name, identifier)
+    assert {entry.path for entry in loaded.files} == set(manifest.files_below(taken.path)) - {"manifest.json", "lock"}
+    assert taken.bytes == sum((folder / entry.path).stat().st_size for entry in loaded.files)
+
+
+def test_it_restores_to_the_same_rows(request_for: backup.BackupRequest, database: Database) -> None:
+    taken = backup.take_backup(request_for)
+    copy = f"{database.name}_copy"
+    database.server.create_database(copy)
+    try:
+        with client_environment(request_for.settings, dbname=copy) as env:
+            tools = pg_tools.find_tools(_major(database), request_for.bin_dir)
+            argv = [tools.pg_restore, "--exit-on-error", "--no-password", f"--dbname={copy}", f"{taken.path}/dump"]
+            pg_tools.run_tool(argv, env)
+        for name, rows in ROWS.items():
+            assert (
+                database.server.execute(f"SELECT count(*) FROM {'ONLY ' * ('inherits' in name)}{name}", copy)
+                == [(rows,)]
+                or name == "b2b.empty"
+            )
+    finally:
+        database.server.drop_database(copy)
+
+
+def _major(database: Database) -> int:
+    ((number,),) = database.execute("SELECT current_setting('server_version_num')::int / 10000")
+    return int(number)
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o377])
+def test_everything_is_private_whatever_the_umask(
+    request_for: backup.BackupRequest, tmp_path: pathlib.Path, umask: int
+) -> None:
+    request = dataclasses.replace(request_for, backup_dir=str(tmp_path / "new" / "deeper"))
+    before = os.umask(umask)
+    try:
+        taken = backup.take_backup(request)
+    finally:
+        os.umask(before)
+    modes = {}
+    for parent, _folders, names in os.walk(tmp_path / "new"):
+        modes[parent] = stat.S_IMODE(os.stat(parent).st_mode)
+        modes.update(
+            {os.path.join(parent, name): os.stat(os.path.join(parent, name)).st_mode & 0o7777 for name in names}
+        )
+    assert {path: mode for path, mode in modes.items() if mode not in (0o700, 0o600)} == {}
+    assert modes[taken.path] == 0o700
+    assert modes[f"{taken.path}/manifest.json"] == 0o600
+
+
+def test_two_backups_in_one_second_have_names_of_their_own(
+    request_for: backup.BackupRequest, backup_dir: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class StoppedClock(backup.dt.datetime):
+        @classmethod
+        def now(cls, tz: t.Any = None) -> t.Any:
+            return backup.dt.datetime.__base__ and cls(2026, 2, 13, 10, 15, tzinfo=tz)
+
+    monkeypatch.setattr(backup.dt, "datetime", StoppedClock)
+    names = [backup.take_backup(request_for).id for _number in range(3)]
+    first = "backup_before_rollback_0003_20260213_101500"
+    assert names == [first, f"{first}_2", f"{first}_3"]
+    for name in names:
+        loaded = manifest.load(str(backup_dir / name))
+        assert loaded.id == name
+        assert manifest.verify(str(backup_dir / name), loaded) == []
+
+
+def test_the_rows_are_those_of_the_dumps_snapshot(
+    request_for: backup.BackupRequest, tmp_path: pathlib.Path, database: Database
+) -> None:
+    """Rows that are committed while the dump runs are neither in it nor counted."""
+    started, go_on = tmp_path / "started", tmp_path / "go_on"
+    script = f'touch {started}; while [ ! -e {go_on} ]; do sleep 0.02; done; exec "$REAL" "$@"'
+    request = with_pg_dump(request_for, tmp_path, script)
+    with background_backup(request, tmp_path) as process:
+        wait_for(started.exists)
+        database.execute("DELETE FROM b2b.orders WHERE id <= 100; INSERT INTO b2b.empty VALUES (1)")
+        go_on.touch()
+        assert process.wait(60) == 0, process.communicate()
+    (folder,) = pathlib.Path(request.backup_dir).iterdir()
+    assert manifest.load(str(folder)).rows == ROWS
+
+
+def test_the_password_is_in_no_command_line_and_no_environment(
+    request_for: backup.BackupRequest, tmp_path: pathlib.Path
+) -> None:
+    seen = tmp_path / "seen"
+    script = f'{{ echo "$@"; env; }} >> {seen}; exec "$REAL" "$@"'
+    programs = wrapped_programs(
+        tmp_path / "bin", request_for.bin_dir, pg_dump=script, pg_restore=script, pg_dumpall=script
+    )
+    backup.take_backup(dataclasses.replace(request_for, bin_dir=programs))
+    text = seen.read_text("utf-8")
+    assert text.count("PGPASSFILE=") == 4
+    assert request_for.settings.password not in text
+    assert not pathlib.Path(text.partition("PGPASSFILE=")[2].splitlines()[0]).exists()
+
+
+def test_zeroed_and_flipped_files_are_found_after_publication(request_for: backup.BackupRequest) -> None:
+    taken = backup.take_backup(request_for)
+    loaded = manifest.load(taken.path)
+    biggest = max(
+        loaded.files, key=lambda entry: entry.bytes if ".dat" in entry.path and "toc" not in entry.path else 0
+    )
+    path = pathlib.Path(taken.path, biggest.path)
+    content = bytearray(path.read_bytes())
+    content[100] ^= 1
+    path.write_bytes(content)
+    assert manifest.verify(taken.path, loaded) == [
+        f"{biggest.path} has the right size and a wrong checksum: its content changed after it was written."
+    ]
+    path.write_bytes(b"")
+    assert f"{biggest.path} has 0 bytes, {biggest.bytes} were written." in manifest.verify(taken.path, loaded)
+
+
+# --- what is not whole is not published -------------------------------------------------------------------------------
+
+LARGEST = 'FILE=$(ls -S "$ARCHIVE"/[0-9]*.dat | head -1)'
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (f'{LARGEST}; : > "$FILE"', "cut short or damaged"),
+        (f'{LARGEST}; truncate -s -5 "$FILE"', "cut short or damaged"),
+        (f'{LARGEST}; head -c 3000 "$FILE" > "$FILE.x"; mv "$FILE.x" "$FILE"', "cut short or damaged"),
+        (f'{LARGEST}; sed -i 17d "$FILE"', "b2b.orders has 5000 rows in the database and 4999"),
+        (f'{LARGEST}; sed -i 1p "$FILE"', "b2b.orders has 5000 rows in the database and 5001"),
+        ('for FILE in "$ARCHIVE"/blob_*.dat; do : > "$FILE"; done', "bytes in the database and 0 in blob_"),
+        (f'{LARGEST}; rm "$FILE"', "pg_restore failed"),
+        ('truncate -s 300 "$ARCHIVE/toc.dat"', "pg_restore failed"),
+        ('rm "$ARCHIVE/toc.dat"', "pg_restore failed"),
+    ],
+)
+def test_damage_before_the_reading_back_is_found(
+    request_for: backup.BackupRequest, tmp_path: pathlib.Path, damage: str, says: str
+) -> None:
+    request = with_pg_dump(request_for, tmp_path, f'"$REAL" "$@" || exit; {damage}')
+    with pytest.raises(FailedUnchanged, match=says) as failure:
+        backup.take_backup(request)
+    assert "no backup was published" in str(failure.value)
+    assert leaves_nothing(tmp_path / "backups")
+
+
+def test_a_file_that_changes_after_it_was_read_is_read_again(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "1.dat"
+    file.write_bytes(b"1\n2\n\\.\n\n\n")
+    with archive.ArchiveReader(str(tmp_path)) as reader:
+        reader.look()
+        assert reader.proofs()["1.dat"].rows == 2
+        file.write_bytes(b"1\n\\.\n\n\n")
+        assert reader.proofs()["1.dat"].rows == 1
+        (tmp_path / "2.dat").write_bytes(b"not finished")
+        reader.look()
+        assert list(reader.proofs()) == ["1.dat"]
+        reader.finish()
+        assert reader.proofs()["2.dat"].rows is None
+
+
+def test_a_table_left_out_of_the_dump_is_found(request_for: backup.BackupRequest, tmp_path: pathlib.Path) -> None:
+    request = with_pg_dump(request_for, tmp_path, 'exec "$REAL" "$@" --exclude-table-data=b2b.orders')
+    with pytest.raises(FailedUnchanged, match=r"b2b\.orders has no data file"):
+        backup.take_backup(request)
+
+
+def test_a_count_that_differs_is_found(request_for: backup.BackupRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = backup.RowCounter.counts
+
+    def one_more(counter: backup.RowCounter) -> backup.Counts:
+        counts = real(counter)
+        return counts._replace(rows={oid: rows + (rows == 5000) for oid, rows in counts.rows.items()})
+
+    monkeypatch.setattr(backup.RowCounter, "counts", one_more)
+    with pytest.raises(FailedUnchanged, match="5001 rows in the database and 5000"):
+        backup.take_backup(request_for)
+
+
+@pytest.mark.parametrize("compress", ["--compress=0", "--compress=1"])
+def test_compressed_data_files_are_proven_too(
+    request_for: backup.BackupRequest, tmp_path: pathlib.Path, compress: str
+) -> None:
+    folder = tmp_path / "archive"
+    with client_environment(request_for.settings) as env:
+        tools = pg_tools.find_tools(_server_major(request_for), request_for.bin_dir)
+        pg_tools.run_tool([tools.pg_dump, "--format=directory", compress, f"--file={folder}"], env)
+    biggest = max((path for path in folder.iterdir() if path.name[0].isdigit()), key=lambda path: path.stat().st_size)
+    assert archive.prove(str(folder), biggest.name).rows == 5000
+    whole = biggest.read_bytes()
+    for damaged in (
+        whole[:-1],
+        whole[:40],
+        b"",
+        whole + b"x",
+        whole[:60] + b"\x00\xff\x00" + whole[63:-8] + whole[-3:],
+    ):
+        biggest.write_bytes(damaged)
+        assert archive.prove(str(folder), biggest.name).rows is None
+
+
+def _server_major(request: backup.BackupRequest) -> int:
+    return backup.check_ready(request).tools.version[0]
+
+
+def test_a_killed_pg_dump_leaves_nothing(request_for: backup.BackupRequest, tmp_path: pathlib.Path) -> None:
+    script = f'"$REAL" "$@"; {LARGEST}; rm "$FILE"; sleep 100 >/dev/null & kill -9 $$'
+    request = with_pg_dump(request_for, tmp_path, script)
+    with pytest.raises(FailedUnchanged, match="pg_dump was killed by signal SIGKILL"):
+        backup.take_backup(request)
+    assert leaves_nothing(tmp_path / "backups")
+
+
+def test_no_space_for_the_manifest_leaves_nothing(
+    request_for: backup.BackupRequest, backup_dir: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_space(folder: str, _written: manifest.Manifest) -> str:
+        with open("/dev/full", "wb", buffering=0) as full:
+            full.write(b"x")
+        return folder
+
+    monkeypatch.setattr(manifest, "write", no_space)
+    with pytest.raises(FailedUnchanged, match="No space left on device"):
+        backup.take_backup(request_for)
+    assert leaves_nothing(backup_dir)
+
+
+@pytest.fixture
+def small_device(tmp_path: pathlib.Path) -> Iterator[Callable[[int], pathlib.Path]]:
+    """Mounts a file system of so many megabytes."""
+    mounted: list[pathlib.Path] = []
+
+    def mount(megabytes: int) -> pathlib.Path:
+        folder = tmp_path / "small"
+        folder.mkdir()
+        options = f"size={megabytes}m,mode=0700"
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", folder], capture_output=True, check=False)
+        if done.returncode:
+            pytest.skip(f"a small file system cannot be mounted here: {done.stderr.decode().strip()}")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_leaves_nothing(
+    request_for: backup.BackupRequest, database: Database, small_device: Callable[[int], pathlib.Path]
+) -> None:
+    """TOAST compresses this to a hundredth, so that the estimate fits and the dump does not."""
+    database.execute("CREATE TABLE big AS SELECT repeat('x', 1000000) AS t FROM generate_series(1, 100)")
+    folder = small_device(48)
+    with pytest.raises(FailedUnchanged, match=r"No space left on device.*no backup was published"):
+        backup.take_backup(dataclasses.replace(request_for, backup_dir=str(folder)))
+    assert leaves_nothing(folder)
+
+
+def test_too_little_space_is_refused_with_numbers(
+    request_for: backup.BackupRequest, small_device: Callable[[int], pathlib.Path]
+) -> None:
+    folder = small_device(10)
+    with pytest.raises(Refused, match=r"may need \d+ MB .* has \d+(\.\d+)? MB free.*rollback_backup_dir") as refusal:
+        backup.check_ready(dataclasses.replace(request_for, backup_dir=str(folder)))
+    assert refusal.value.details["free_bytes"] <= 10 * 1024 * 1024 < refusal.value.details["estimated_bytes"]
+
+
+# --- locks, connections, signals --------------------------------------------------------------------------------------
+
+
+def test_a_locked_table_names_its_holder(
+    request_for: backup.BackupRequest, backup_dir: pathlib.Path, database: Database
+) -> None:
+    with contextlib.closing(database.connect(application_name="the holder")) as holder, holder.cursor() as cursor:
+        cursor.execute("LOCK TABLE b2b.orders IN ACCESS EXCLUSIVE MODE")
+        started = time.monotonic()
+        with pytest.raises(FailedUnchanged, match=r"locked.*the holder.*rollback_lock_timeout") as failure:
+            backup.take_backup(dataclasses.replace(request_for, lock_timeout="300ms"))
+        assert time.monotonic() - started < 10
+        (blocker,) = failure.value.details["blockers"]
+        assert blocker["pid"] == holder.info.backend_pid
+        assert blocker["tables"] == ["b2b.orders"]
+    assert leaves_nothing(backup_dir)
+
+
+@pytest.mark.parametrize(
+    ("message", "jobs"),
+    [('could not obtain lock on relation "orders"', "2"), ("FATAL:  sorry, too many clients already", "1")],
+)
+def test_one_more_attempt_after(
+    request_for: backup.BackupRequest, tmp_path: pathlib.Path, message: str, jobs: str
+) -> None:
+    once = tmp_path / "once"
+    script = (
+        f'if [ ! -e {once} ]; then touch {once}; mkdir "$ARCHIVE"; touch "$ARCHIVE/1.dat"; '
+        f"echo {shlex.quote('pg_dump: error: ' + message)} >&2; exit 1; fi\n"
+        f'echo "$@" > {tmp_path}/second; exec "$REAL" "$@"'
+    )
+    taken = backup.take_backup(dataclasses.replace(with_pg_dump(request_for, tmp_path, script), jobs=2))
+    assert taken.tables == ROWS
+    assert f"--jobs={jobs}" in (tmp_path / "second").read_text("utf-8")
+
+
+def test_too_few_connections_mean_fewer_jobs_or_a_refusal(
+    request_for: backup.BackupRequest, database: Database
+) -> None:
+    with plain_role(database, dataclasses.replace(request_for, jobs=4), "CONNECTION LIMIT 8") as request:
+        ready = backup.check_ready(request)
+        assert ready.jobs == 3
+        assert any("pg_dump runs with 3 jobs instead of 4" in warning for warning in ready.warnings)
+        assert backup.take_backup(request).tables == ROWS
+        database.execute(f"ALTER ROLE {request.settings.user} CONNECTION LIMIT 4")
+        with pytest.raises(Refused, match=r"3 free connections.*needs 4.*max_connections"):
+            backup.check_ready(request)
+
+
+TAKE = """
+import json, sys
+from ansible_collections.cypher.rollback.plugins.module_utils import backup
+from ansible_collections.cypher.rollback.plugins.module_utils.connection import ConnectionSettings
+values = json.load(sys.stdin)
+backup.take_backup(backup.BackupRequest(ConnectionSettings(**values.pop("settings")), **values))
+"""
+
+
+@contextlib.contextmanager
+def background_backup(request: backup.BackupRequest, tmp_path: pathlib.Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A backup in a process of its own."""
+    values = tmp_path / "request.json"
+    values.write_text(json.dumps(dataclasses.asdict(request)), "utf-8")
+    with values.open("rb") as stdin:
+        process = subprocess.Popen([sys.executable, "-c", TAKE], stdin=stdin, stderr=subprocess.PIPE)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.02)
+
+
+def hanging(request: backup.BackupRequest, tmp_path: pathlib.Path) -> tuple[backup.BackupRequest, pathlib.Path]:
+    """A pg_dump that never ends, and the file with its process id that tells it has written everything."""
+    ready = tmp_path / "ready"
+    script = f'"$REAL" "$@"; echo $$ > {ready}.x; mv {ready}.x {ready}; exec sleep 1000'
+    return with_pg_dump(request, tmp_path, script), ready
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_pg_dump_and_leaves_nothing(
+    request_for: backup.BackupRequest, tmp_path: pathlib.Path, backup_dir: pathlib.Path, number: signal.Signals
+) -> None:
+    request, ready = hanging(request_for, tmp_path)
+    with background_backup(request, tmp_path) as process:
+        wait_for(ready.exists)
+        process.send_signal(number)
+        _out, errors = process.communicate(timeout=30)
+        assert process.returncode == 1
+        assert f"was interrupted by signal {number.name}" in errors.decode()
+    assert not pathlib.Path(f"/proc/{ready.read_text('utf-8').strip()}").exists()
+    assert leaves_nothing(backup_dir)
+
+
+def test_leftovers_of_a_dead_run_go_and_those_of_a_living_one_stay(
+    request_for: backup.BackupRequest, tmp_path: pathlib.Path, backup_dir: pathlib.Path
+) -> None:
+    request, ready = hanging(request_for, tmp_path)
+    with background_backup(request, tmp_path) as process:
+        wait_for(ready.exists)
+        partial = next(backup_dir.iterdir())
+        taken = backup.take_backup(request_for)
+        assert partial.exists()
+        process.kill()
+        process.wait()
+        # Its pg_dump outlives it, still writes, and holds the lock that it inherited.
+        backup.remove_leftovers(str(backup_dir))
+        assert partial.exists()
+        os.kill(int(ready.read_text("utf-8")), signal.SIGKILL)
+        wait_for(lambda: backup.remove_leftovers(str(backup_dir)) == [partial.name])
+    assert [entry.name for entry in backup_dir.iterdir()] == [taken.id]
+
+
+def test_what_is_not_a_leftover_is_left_alone(backup_dir: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "file").touch()
+    (backup_dir / ".partial-link").symlink_to(tmp_path / "precious")
+    (backup_dir / ".partial-file").touch()
+    (backup_dir / "backup_x").mkdir()
+    (backup_dir / ".partial-dead").mkdir()
+    assert backup.remove_leftovers(str(backup_dir)) == [".partial-dead"]
+    assert (tmp_path / "precious" / "file").exists()
+    assert len(list(backup_dir.iterdir())) == 3
+
+
+# --- refused before anything is written -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", ["", "../0003", "a/b", "0003; DROP", "*", "x" * 129, "a..b", "-x", ".x", "0003\n"])
+def test_a_version_that_is_no_name_is_refused(request_for: backup.BackupRequest, version: str) -> None:
+    with pytest.raises(Refused, match="version"):
+        backup.take_backup(dataclasses.replace(request_for, version=version))
+    assert leaves_nothing(pathlib.Path(request_for.backup_dir))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"kind": "other"}, "kind of backup"),
+        ({"lock_timeout": "soon"}, "rollback_lock_timeout"),
+        ({"jobs": -1}, "rollback_backup_jobs"),
+        ({"backup_dir": "relative"}, "rollback_backup_dir"),
+    ],
+)
+def test_a_request_that_means_nothing_is_refused(
+    request_for: backup.BackupRequest, change: dict[str, t.Any], says: str
+) -> None:
+    with pytest.raises(Refused, match=says):
+        backup.check_ready(dataclasses.replace(request_for, **change))
+
+
+def _link(folder: pathlib.Path) -> None:
+    folder.rename(folder.parent / "real")
+    folder.symlink_to(folder.parent / "real")
+
+
+def _file(folder: pathlib.Path) -> None:
+    folder.rmdir()
+    folder.touch()
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (_link, "is a symbolic link"),
+        (_file, "is not a folder"),
+        (lambda folder: folder.chmod(0o777), "written by every user"),
+        (lambda folder: os.chown(folder, 65534, -1), "belongs to the user with id 65534"),
+    ],
+)
+def test_a_backup_folder_that_others_could_exchange_is_refused(
+    request_for: backup.BackupRequest, backup_dir: pathlib.Path, make: Callable[[pathlib.Path], None], says: str
+) -> None:
+    try:
+        make(backup_dir)
+    except PermissionError:
+        pytest.skip("only root can give a folder away")
+    with pytest.raises(Refused, match=rf"{says}.*rollback_backup_dir"):
+        backup.check_ready(request_for)
+
+
+def test_a_folder_that_cannot_be_written_is_refused(request_for: backup.BackupRequest) -> None:
+    """On /proc not even root can."""
+    with pytest.raises(Refused, match=r"cannot be written.*rollback_backup_dir"):
+        backup.check_ready(dataclasses.replace(request_for, backup_dir="/proc/sys/backups"))
+
+
+def test_readiness_writes_nothing(request_for: backup.BackupRequest, tmp_path: pathlib.Path) -> None:
+    request = dataclasses.replace(request_for, backup_dir=str(tmp_path / "new" / "deeper"))
+    ready = backup.check_ready(request)
+    assert ready.estimated_bytes > ready.database_bytes > 0
+    assert not (tmp_path / "new").exists()
+
+
+def test_programs_of_an_older_major_are_refused(request_for: backup.BackupRequest, tmp_path: pathlib.Path) -> None:
+    older = tmp_path / "older"
+    older.mkdir()
+    for program in pg_tools.PROGRAMS:
+        (older / program).write_text(f"#!/bin/sh\necho '{program} (PostgreSQL) 9.2.18'\n", "utf-8")
+        (older / program).chmod(0o755)
+    with pytest.raises(Refused, match=r"9\.2 in .*older.*rollback_pg_bin_dir"):
+        backup.take_backup(dataclasses.replace(request_for, bin_dir=str(older)))
+    assert leaves_nothing(pathlib.Path(request_for.backup_dir))
+
+
+def test_a_role_that_may_read_everything_is_enough(request_for: backup.BackupRequest, database: Database) -> None:
+    with plain_role(database, request_for) as request:
+        taken = backup.take_backup(request)
+        assert taken.tables == ROWS
+        assert manifest.load(taken.path).globals_scope == "globals"
+
+
+@pytest.mark.parametrize(
+    ("revoke", "names"),
+    [
+        ("REVOKE SELECT ON b2b.orders FROM {role}", "b2b.orders"),
+        ("REVOKE USAGE ON SCHEMA b2b FROM {role}", "b2b.empty, b2b.orders"),
+        ("REVOKE SELECT ON SEQUENCE numbers FROM {role}", "public.numbers"),
+        ("ALTER TABLE b2b.orders ENABLE ROW LEVEL SECURITY", "Row security hides rows of b2b.orders"),
+        ("SELECT lo_from_bytea(0, 'x')", "1 large objects"),
+    ],
+)
+def test_what_the_role_cannot_read_is_named(
+    request_for: backup.BackupRequest, database: Database, revoke: str, names: str
+) -> None:
+    with plain_role(database, request_for) as request:
+        database.execute(revoke.format(role=request.settings.user))
+        with pytest.raises(Refused, match=names):
+            backup.take_backup(request)
+    assert leaves_nothing(pathlib.Path(request_for.backup_dir))
+
+
+def test_the_owner_of_a_table_with_forced_row_security_is_refused(
+    request_for: backup.BackupRequest, database: Database
+) -> None:
+    with plain_role(database, request_for) as request:
+        database.execute(f"ALTER TABLE b2b.orders OWNER TO {request.settings.user}")
+        database.execute("ALTER TABLE b2b.orders ENABLE ROW LEVEL SECURITY")
+        assert backup.check_ready(request)
+        database.execute("ALTER TABLE b2b.orders FORCE ROW LEVEL SECURITY")
+        with pytest.raises(Refused, match="BYPASSRLS"):
+            backup.check_ready(request)
+        database.execute("ALTER TABLE b2b.orders OWNER TO postgres")
+
+
+def test_roles_that_cannot_be_dumped_are_a_warning_and_in_the_manifest(
+    request_for: backup.BackupRequest, tmp_path: pathlib.Path
+) -> None:
+    script = 'touch "$ARCHIVE"; echo "pg_dumpall: error: permission denied" >&2; exit 1'
+    programs = wrapped_programs(tmp_path / "bin", request_for.bin_dir, pg_dumpall=script)
+    taken = backup.take_backup(dataclasses.replace(request_for, bin_dir=programs))
+    loaded = manifest.load(taken.path)
+    assert loaded.globals_scope == "none"
+    assert any("no roles of the cluster" in warning for warning in taken.warnings)
+    assert manifest.verify(taken.path, loaded) == []
+
+
+# --- the module -------------------------------------------------------------------------------------------------------
+
+
+def run_module(database: Database, **options: t.Any) -> dict[str, t.Any]:
+    arguments = {**database.login(), "bin_dir": str(database.server.bin_dir), "version": "0003", **options}
+    done = subprocess.run(
+        [sys.executable, "-m", "ansible_collections.cypher.rollback.plugins.modules.db_backup"],
+        input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}).encode(),
+        capture_output=True,
+        check=False,
+    )
+    answer: dict[str, t.Any] = json.loads(done.stdout)
+    return answer
+
+
+def test_the_module_takes_a_backup(database: Database, backup_dir: pathlib.Path) -> None:
+    result = run_module(database, backup_dir=str(backup_dir), kind="before_migration", version="0007")
+    assert result["changed"]
+    assert result["backup"]["verified"]
+    assert pathlib.Path(result["backup"]["path"]).name == result["backup"]["id"]
+    assert result["backup"]["id"].startswith("backup_before_migration_0007_")
+    assert result["started_at"] < result["finished_at"]
+
+
+def test_check_mode_writes_nothing(database: Database, tmp_path: pathlib.Path) -> None:
+    result = run_module(database, backup_dir=str(tmp_path / "new"), _ansible_check_mode=True)
+    assert result["changed"]
+    assert result["estimate"]["estimated_bytes"] > 0
+    assert "Would take" in result["message"]
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("check_mode", [True, False])
+def test_a_refusal_has_its_outcome(database: Database, backup_dir: pathlib.Path, check_mode: bool) -> None:
+    backup_dir.chmod(0o777)
+    result = run_module(database, backup_dir=str(backup_dir), _ansible_check_mode=check_mode)
+    assert result["failed"]
+    assert result["outcome"] == "refused"
+    assert "every user" in result["msg"]
+
+
+def test_the_module_says_what_failed(database: Database, backup_dir: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    programs = wrapped_programs(tmp_path / "bin", str(database.server.bin_dir), pg_dump="kill -9 $$")
+    result = run_module(database, backup_dir=str(backup_dir), bin_dir=programs)
+    assert result["outcome"] == "failed_unchanged"
+    assert result["details"]["program"] == "pg_dump"
+    assert leaves_nothing(backup_dir)
+    shutil.rmtree(programs)
