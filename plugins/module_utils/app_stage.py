@@ -93,9 +93,7 @@ def _all(values: t.Iterable[bool | None]) -> bool | None:
 def _message(units: Mapping[str, Found], verb: str, *, wanted: bool, check_mode: bool) -> str:
     bad = {name: unit for name, unit in units.items() if unit.running is not wanted}
     if bad:
-        return " ".join(
-            _sentence(name, unit, "did not stop" if not wanted else "does not run") for name, unit in bad.items()
-        )
+        return " ".join(_sentence(name, unit, wanted=wanted) for name, unit in bad.items())
     if "" in units:
         return units[""].message
     done = [name for name, unit in units.items() if unit.attempted]
@@ -105,10 +103,13 @@ def _message(units: Mapping[str, Found], verb: str, *, wanted: bool, check_mode:
     return " ".join(parts)
 
 
-def _sentence(name: str, unit: Found, what: str) -> str:
+def _sentence(name: str, unit: Found, *, wanted: bool) -> str:
     said = without_passwords(" ".join(unit.message.split()))
     if not name:
         return said
+    unknown = "is not proven to run" if wanted else "is not proven to be down"
+    known = "does not run" if wanted else "did not stop"
+    what = unknown if unit.running is None else known
     return f"{name} {what}: {said}" if said else f"{name} {what}."
 
 
@@ -197,6 +198,9 @@ def _compose_units(evidence: Evidence) -> dict[str, Found]:
         was = None if were is None else name in were
         attempted = told and was is not None and name in (acted_on(evidence, were or ()))
         running = None if are is None else name in are
+        if evidence["stage"] == "restart" and running and told and acted.get("msg"):
+            # It runs, but Compose waited in vain for its health check.
+            running = None
         if evidence.get("check_mode") and attempted and not _trouble(acted):
             running = not was
         units[name] = Found(was, running, attempted, str(said or "Docker Compose says that it " + _word(running) + "."))

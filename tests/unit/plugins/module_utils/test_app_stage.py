@@ -1,0 +1,215 @@
+# Copyright (c) 2026, the cypher.rollback authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the stages stop and restart make of the answers of their drivers' tasks."""
+
+from __future__ import annotations
+
+import typing as t
+
+import pytest
+from ansible_collections.cypher.rollback.plugins.module_utils.app_stage import note, units_of
+
+BLANK: dict[str, t.Any] = {"hosts": {}, "changed": False, "failed": False, "message": "", "to_restart": []}
+STOPPED = {"was_running": True, "running": False, "attempted": True, "changed": True, "message": "Stopped."}
+REFUSES = {"was_running": True, "running": True, "attempted": True, "changed": False, "message": "Still runs."}
+
+
+def command(acted: t.Any, **more: t.Any) -> dict[str, t.Any]:
+    return {"driver": "command", "acted": acted, **more}
+
+
+def loop(**units: t.Any) -> dict[str, t.Any]:
+    return {"results": [{"ansible_loop_var": "unit", "unit": name, **one} for name, one in units.items()]}
+
+
+def active(state: str, **more: t.Any) -> dict[str, t.Any]:
+    return {"status": {"ActiveState": state}, "changed": False, **more}
+
+
+def systemd(acted: dict[str, t.Any], after: dict[str, t.Any], **more: t.Any) -> dict[str, t.Any]:
+    return {
+        "driver": "systemd",
+        "services": list(acted),
+        "acted": loop(**acted),
+        "after": loop(**{name: active(state) for name, state in after.items()}),
+        **more,
+    }
+
+
+def compose(before: t.Any, acted: t.Any, after: t.Any, stage: str = "stop", **more: t.Any) -> dict[str, t.Any]:
+    def said(services: t.Any) -> dict[str, t.Any]:
+        return {"rc": 0, "stdout_lines": services} if isinstance(services, list) else services
+
+    return {
+        "driver": "docker_compose",
+        "stage": stage,
+        "services": ["web", "worker"],
+        "before": said(before),
+        "acted": acted,
+        "after": said(after),
+        **more,
+    }
+
+
+def test_a_stopped_host_is_to_be_restarted() -> None:
+    result = note(BLANK, "stop", "app1", command(STOPPED))
+    assert result["to_restart"] == ["app1"]
+    assert (result["changed"], result["failed"]) == (True, False)
+    host = result["hosts"]["app1"]
+    assert (host["was_running"], host["running"], host["stopped"], host["changed"]) == (True, False, True, True)
+
+
+def test_a_host_that_was_down_is_not_to_be_restarted() -> None:
+    was_down = {
+        "was_running": False,
+        "running": False,
+        "attempted": False,
+        "changed": False,
+        "message": "Was not running.",
+    }
+    result = note(BLANK, "stop", "app1", command(was_down))
+    assert (result["to_restart"], result["changed"], result["failed"]) == ([], False, False)
+    assert result["hosts"]["app1"]["stopped"] is False
+
+
+def test_after_a_failure_the_result_tells_of_every_host() -> None:
+    result = note(BLANK, "stop", "app1", command(STOPPED))
+    result = note(result, "stop", "app2", command(REFUSES))
+    result = note(result, "stop", "app3", command({"skipped": True}, not_tried=True))
+    assert result["failed"]
+    assert result["message"] == "app2: Still runs."
+    # The second may still go down, after it was told to.
+    assert result["to_restart"] == ["app1", "app2"]
+    assert [one["stopped"] for one in result["hosts"].values()] == [True, False, False]
+    assert result["hosts"]["app3"]["message"].startswith("Not tried")
+
+
+@pytest.mark.parametrize(
+    ("acted", "said"),
+    [
+        ({"unreachable": True, "msg": "no route to host"}, "the host cannot be reached: no route to host"),
+        ({"msg": "MODULE FAILURE", "exception": "…"}, "MODULE FAILURE"),
+        ({"was_running": None, "running": None, "attempted": False, "changed": False, "message": "127"}, "127"),
+        ({}, "gave no answer"),
+    ],
+)
+def test_a_host_of_which_nobody_knows_is_a_failure(acted: dict[str, t.Any], said: str) -> None:
+    for stage in ("stop", "restart"):
+        result = note(BLANK, stage, "app1", command(acted))
+        assert result["failed"]
+        assert said in result["message"]
+        assert result["hosts"]["app1"]["was_running"] is None
+        assert result.get("to_restart", []) == []
+
+
+def test_check_mode_announces_and_stops_nothing() -> None:
+    announced = {**STOPPED, "attempted": False, "message": "Would be stopped."}
+    result = note(BLANK, "stop", "app1", command(announced, check_mode=True))
+    assert (result["changed"], result["failed"], result["to_restart"]) == (True, False, [])
+    assert result["hosts"]["app1"]["stopped"] is False
+
+
+def test_the_driver_none_says_so() -> None:
+    result = note(BLANK, "stop", "app1", {"driver": "none"})
+    assert (result["changed"], result["failed"], result["to_restart"]) == (False, False, [])
+    assert result["message"] == "app1: rollback_app_driver is none, so nothing was stopped."
+
+
+def test_systemd_units_that_were_running_are_to_be_restarted_and_no_others() -> None:
+    acted = {"web": active("active", changed=True), "worker": active("inactive")}
+    result = note(BLANK, "stop", "app1", systemd(acted, {"web": "inactive", "worker": "inactive"}))
+    assert result["to_restart"] == ["app1/web"]
+    assert result["failed"] is False
+    assert result["hosts"]["app1"]["services"] == ["web"]
+    assert result["message"] == "app1: web stopped. worker did not run."
+
+
+@pytest.mark.parametrize(
+    ("acted", "after", "said"),
+    [
+        (active("active", changed=True), "active", "systemd says that it is active"),
+        (active("active", changed=True), "deactivating", "deactivating"),
+        ({"msg": "Unable to stop service web: denied"}, "active", "denied"),
+        ({"msg": "Could not find the requested service web: host"}, "inactive", "Could not find"),
+        ({"unreachable": True, "msg": "no route"}, "", "no route"),
+        ({"changed": False, "status": {}}, "", "in no state it knows"),
+    ],
+)
+def test_a_systemd_unit_that_is_not_proven_down_is_a_failure(acted: t.Any, after: str, said: str) -> None:
+    result = note(BLANK, "stop", "app1", systemd({"web": acted}, {"web": after}))
+    assert result["failed"]
+    assert said in result["message"]
+    assert result["message"].startswith(("app1: web did not stop: ", "app1: web is not proven to be down: "))
+
+
+def test_a_systemd_unit_that_refused_but_is_down_is_down() -> None:
+    evidence = systemd({"web": {"msg": "Unable to stop service web: late"}}, {"web": "failed"})
+    result = note(BLANK, "stop", "app1", evidence)
+    assert (result["failed"], result["to_restart"]) == (False, ["app1/web"])
+
+
+def test_systemd_in_check_mode() -> None:
+    acted = {"web": active("active", changed=True)}
+    result = note(BLANK, "stop", "app1", systemd(acted, {"web": "active"}, check_mode=True))
+    assert (result["changed"], result["failed"]) == (True, False)
+    assert result["message"] == "app1: web would be stopped."
+
+
+def test_systemd_units_that_start() -> None:
+    acted = {"web": active("inactive", changed=True), "worker": active("active")}
+    result = note(BLANK, "restart", "app1", systemd(acted, {"web": "active", "worker": "active"}))
+    assert (result["changed"], result["failed"]) == (True, False)
+    assert result["hosts"]["app1"]["started"] is True
+    assert result["message"] == "app1: web started. worker ran already."
+    result = note(BLANK, "restart", "app1", systemd(acted, {"web": "activating", "worker": "active"}))
+    assert result["message"] == "app1: web is not proven to run: systemd says that it is activating."
+
+
+def test_compose_services_that_ran_are_stopped_and_to_be_restarted() -> None:
+    evidence = compose(["web", "db"], {"changed": True}, ["db"])
+    result = note(BLANK, "stop", "app1", evidence)
+    assert (result["failed"], result["changed"], result["to_restart"]) == (False, True, ["app1/web"])
+    assert result["message"] == "app1: web stopped. worker did not run."
+
+
+def test_compose_services_that_did_not_run_are_left_alone() -> None:
+    result = note(BLANK, "stop", "app1", compose(["db"], {"skipped": True}, {"skipped": True}))
+    assert (result["failed"], result["changed"], result["to_restart"]) == (False, False, [])
+
+
+@pytest.mark.parametrize(
+    ("before", "acted", "after", "said"),
+    [
+        ({"rc": 1, "stderr": "Cannot connect to the Docker daemon", "msg": ""}, {"skipped": True}, {}, "Docker daemon"),
+        ({"rc": 2, "msg": "No such file or directory: docker"}, {"skipped": True}, {}, "No such file"),
+        (["web"], {"msg": "General error: boom"}, ["web"], "boom"),
+        (["web"], {"changed": True}, ["web"], "web did not stop: Docker Compose says that it runs"),
+        (["web"], {"changed": True}, {"unreachable": True, "msg": "gone"}, "gone"),
+    ],
+)
+def test_compose_services_that_are_not_proven_down_are_a_failure(
+    before: t.Any, acted: t.Any, after: t.Any, said: str
+) -> None:
+    result = note(BLANK, "stop", "app1", compose(before, acted, after))
+    assert result["failed"]
+    assert said in result["message"]
+
+
+def test_compose_services_that_start() -> None:
+    result = note(BLANK, "restart", "app1", compose(["db"], {"changed": True}, ["db", "web", "worker"], "restart"))
+    assert (result["failed"], result["changed"]) == (False, True)
+    result = note(BLANK, "restart", "app1", compose(["db"], {"msg": "unhealthy"}, ["db", "web"], "restart"))
+    assert result["failed"]
+    assert result["message"].endswith("worker does not run: unhealthy")
+
+
+def test_a_compose_service_that_runs_but_did_not_get_healthy_is_a_failure() -> None:
+    evidence = compose(["db"], {"msg": "container web is unhealthy"}, ["db", "web", "worker"], "restart")
+    result = note(BLANK, "restart", "app1", evidence)
+    assert result["failed"]
+    assert "unhealthy" in result["message"]
+
+
+def test_the_units_of_the_command_driver_have_no_name() -> None:
+    assert list(units_of(command(STOPPED))) == [""]
