@@ -173,12 +173,11 @@ def test_it_restores_to_the_same_rows(request_for: backup.BackupRequest, databas
             tools = pg_tools.find_tools(_major(database), request_for.bin_dir)
             argv = [tools.pg_restore, "--exit-on-error", "--no-password", f"--dbname={copy}", f"{taken.path}/dump"]
             pg_tools.run_tool(argv, env)
-        for name, rows in ROWS.items():
-            assert (
-                database.server.execute(f"SELECT count(*) FROM {'ONLY ' * ('inherits' in name)}{name}", copy)
-                == [(rows,)]
-                or name == "b2b.empty"
-            )
+        counted = {}
+        for name in ROWS:
+            only = "" if name in ("public.parent", "public.child") else "ONLY "
+            ((counted[name],),) = database.server.execute(f"SELECT count(*) FROM {only}{name}", copy)
+        assert counted == ROWS
     finally:
         database.server.drop_database(copy)
 
@@ -215,7 +214,7 @@ def test_two_backups_in_one_second_have_names_of_their_own(
     class StoppedClock(backup.dt.datetime):
         @classmethod
         def now(cls, tz: t.Any = None) -> t.Any:
-            return backup.dt.datetime.__base__ and cls(2026, 2, 13, 10, 15, tzinfo=tz)
+            return cls(2026, 2, 13, 10, 15, tzinfo=tz)
 
     monkeypatch.setattr(backup.dt, "datetime", StoppedClock)
     names = [backup.take_backup(request_for).id for _number in range(3)]
