@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import typing as t
 
 from ansible.errors import AnsibleFilterError
@@ -25,12 +26,23 @@ def _of_host(host: str, hostvars: t.Any, name: str, default: t.Any) -> t.Any:
     return hostvars[host].get(name, default)
 
 
+def _has_docker_collection() -> bool:
+    try:
+        return importlib.util.find_spec("ansible_collections.community.docker.plugins.modules") is not None
+    except ModuleNotFoundError:
+        return False
+
+
 def app_problems(hosts: t.Any, hostvars: t.Any, defaults: t.Mapping[str, t.Any]) -> list[str]:
     """What is missing in the settings of each host's driver, one sentence each; an empty list when nothing is."""
     problems = []
     for host in hosts:
         settings = {name: _of_host(host, hostvars, name, default) for name, default in defaults.items()}
-        problems += [f"{host}: {problem}" for problem in driver_problems(settings)]
+        found = driver_problems(settings)
+        # Ansible would end the whole play at the task, without a report.
+        if settings["rollback_app_driver"] == "docker_compose" and not _has_docker_collection():
+            found.append("The driver docker_compose needs it: ansible-galaxy collection install community.docker.")
+        problems += [f"{host}: {problem}" for problem in found]
     return problems
 
 
