@@ -35,7 +35,7 @@ if t.TYPE_CHECKING:
     from .checks import Check, WantedCheck
     from .connection import ConnectionSettings
     from .effect import Effect
-    from .ledger import Ledger
+    from .ledger import Cursor, Ledger
     from .names import Resolution
     from .plan import Plan
     from .sql import Statement
@@ -352,18 +352,33 @@ def _stay_alive(connection: psycopg2.extensions.connection, cursor: psycopg2.ext
 
 def _take_lock(cursor: psycopg2.extensions.cursor) -> None:
     cursor.execute(
-        "SELECT pg_catalog.pg_try_advisory_xact_lock(%s, (SELECT oid::int8::int4 FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()))",
+        "SELECT pg_catalog.pg_try_advisory_xact_lock(%s, (SELECT oid::int8::int4 FROM pg_catalog.pg_database "
+        "WHERE datname = pg_catalog.current_database()))",
         (LOCK_KEY,),
     )
-    if cursor.fetchall()[0][0]:
-        return
+    if not cursor.fetchall()[0][0]:
+        refuse_other_run(cursor)
+        raise Refused("Another run was changing this database and has just ended. Nothing was changed. Run again.")
+
+
+def refuse_other_run(cursor: Cursor) -> None:
+    """Refuse while another run's transaction is open in this database, before waiting for its locks.
+
+    :raises Refused: naming that run.
+    """
     cursor.execute(
-        "SELECT a.pid, a.usename::text, a.application_name, coalesce(a.client_addr::text, 'local'), a.state, a.xact_start::text, '' "
-        "FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid WHERE l.locktype = 'advisory' AND l.classid = %s AND l.granted",
+        "SELECT a.pid, a.application_name, coalesce(a.client_addr::text, 'local'), "
+        "pg_catalog.to_char(a.xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') "
+        "FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid "
+        "WHERE l.locktype = 'advisory' AND l.classid = %s AND l.granted AND l.pid <> pg_catalog.pg_backend_pid() "
+        "AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())",
         (LOCK_KEY,),
     )
-    holders = ", ".join(f"{row[2]} (pid {row[0]}, since {row[5]})" for row in cursor.fetchall())
-    raise Refused(f"Another run is changing this database: {holders or 'it ended just now'}. Nothing was changed. Wait for it, then run again.")
+    holders = "; ".join(f"{name} (pid {pid}, client {client}, since {since})" for pid, name, client, since in cursor.fetchall())
+    if holders:
+        raise Refused(
+            f"Another run is changing this database: {holders}. Nothing was stopped or changed here. Wait for it, then run again."
+        )
 
 
 #: They let nobody read, or nobody write, while they last.

@@ -14,7 +14,7 @@ from .catalog import snapshot
 from .connection import connect, server_errors, settings_from
 from .effect import leaves
 from .errors import FailedUnchanged, Refused
-from .execute import Limits, Order, execute_plan
+from .execute import Limits, Order, execute_plan, refuse_other_run
 from .ledger import InferredLedger, TableLedger
 from .migrations import find_migrations, resolve_version
 from .names import Names
@@ -144,11 +144,12 @@ def plan_rollback(request: PlanRequest) -> Planned:
 
 
 def _plan(request: PlanRequest, migrations: Sequence[Migration]) -> Planned:
-    connection = connect(request.settings, application_name="cypher.rollback plan", search_path=request.search_path)
+    connection = connect(request.settings, application_name="cypher.rollback plan", lock_timeout=request.limits.lock_timeout, search_path=request.search_path)
     with contextlib.closing(connection), connection.cursor() as cursor:
         target = inspect_target(connection, request.settings, request.system_identifier)
         connection.commit()
         connection.set_session(readonly=True, isolation_level="REPEATABLE READ")
+        refuse_other_run(cursor)
         catalog = snapshot(cursor)
         names = Names(catalog, cursor, request.search_path)
         plan = make_plan(request.wanted, migrations, ledger_maker(request, migrations)(cursor, names))

@@ -13,6 +13,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 import typing as t
 import urllib.error
 import urllib.request
@@ -238,3 +239,17 @@ def _free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
+
+
+Answer = t.TypeVar("Answer")
+
+
+def wait_until(condition: t.Callable[[], Answer], seconds: float = 60) -> Answer:
+    """Poll until a condition holds; its answer."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        answer = condition()
+        if answer:
+            return answer
+        time.sleep(0.05)
+    raise AssertionError(f"did not happen within {seconds} s")
