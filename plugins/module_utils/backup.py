@@ -684,28 +684,38 @@ def _fill(
             scope, warning = roles.finish()
         _check_whole(snapshot.tables, counts, proofs, files_of_tables)
         sync_folder(work.archive)
-    entries = [manifests.BackupFile(f"{ARCHIVE}/{proof.name}", proof.bytes, proof.sha256) for proof in proofs.values()]
+    entries = [_entry(proof, f"{ARCHIVE}/") for proof in proofs.values()]
     if scope != "none":
-        proof = prove(partial.path, GLOBALS_FILE)
-        entries.append(manifests.BackupFile(proof.name, proof.bytes, proof.sha256))
+        entries.append(_entry(prove(partial.path, GLOBALS_FILE)))
+    described = _describe(work, counts, created_at)
+    warnings = (*ready.warnings, *([warning] if warning else []))
+    return dataclasses.replace(
+        described, files=tuple(entries), globals_scope=scope, warnings=warnings, seconds=dict(seconds)
+    )
+
+
+def _entry(proof: FileProof, prefix: str = "") -> manifests.BackupFile:
+    return manifests.BackupFile(f"{prefix}{proof.name}", proof.bytes, proof.sha256)
+
+
+def _describe(work: _Work, counts: Counts, created_at: str) -> manifests.Manifest:
+    """The manifest without its files."""
+    rows = rows_by_identity(work.snapshot.tables, counts.rows)
     return manifests.Manifest(
-        id=partial.id,
-        kind=request.kind,
-        version=request.version,
-        database=request.settings.dbname,
-        system_identifier=ready.system_identifier,
-        server_version=ready.server_version,
+        id=work.partial.id,
+        kind=work.request.kind,
+        version=work.request.version,
+        database=work.request.settings.dbname,
+        system_identifier=work.ready.system_identifier,
+        server_version=work.ready.server_version,
         created_at=created_at,
-        files=tuple(entries),
-        tables={name: {"rows": rows} for name, rows in rows_by_identity(snapshot.tables, counts.rows).items()},
-        snapshot=snapshot.facts,
-        tools={"version": ready.tools.version_text, "bin_dir": ready.tools.bin_dir},
-        jobs=ready.jobs,
-        globals_scope=scope,
+        files=(),
+        tables={name: {"rows": number} for name, number in rows.items()},
+        snapshot=work.snapshot.facts,
+        tools={"version": work.ready.tools.version_text, "bin_dir": work.ready.tools.bin_dir},
+        jobs=work.ready.jobs,
         large_objects=len(counts.large_objects),
-        run_id=request.run_id,
-        warnings=(*ready.warnings, *([warning] if warning else [])),
-        seconds=dict(seconds),
+        run_id=work.request.run_id,
     )
 
 
