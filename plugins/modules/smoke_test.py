@@ -164,7 +164,7 @@ import urllib.parse
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible.module_utils.urls import ConnectionError as UrlConnectionError
 from ansible.module_utils.urls import open_url
-from ansible_collections.cypher.rollback.plugins.module_utils import smoke
+from ansible_collections.cypher.rollback.plugins.module_utils import smoke, smoke_query
 from ansible_collections.cypher.rollback.plugins.module_utils.connection import (
     HAS_PSYCOPG2,
     login_argument_spec,
@@ -254,7 +254,7 @@ def main() -> None:
         tests = [smoke.SmokeTest.parse(test) for test in params["tests"]]
         if any(test.kind == "query" for test in tests) and not HAS_PSYCOPG2:
             module.fail_json(msg=missing_required_lib("psycopg2"), passed=False, tests=[])
-        database = settings_from(params) if params["login_db"] else None
+        database = smoke_query.asker(settings_from(params)) if params["login_db"] else None
         tester = smoke.SmokeTester(ask, database, params["chdir"] or "")
         results = tester.run(tests, params["timeout"], params["interval"])
         smoke.judge(results)

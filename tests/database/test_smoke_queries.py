@@ -10,6 +10,7 @@ import typing as t
 import pytest
 from ansible_collections.cypher.rollback.plugins.module_utils.connection import settings_from
 from ansible_collections.cypher.rollback.plugins.module_utils.smoke import SmokeResult, SmokeTest, SmokeTester
+from ansible_collections.cypher.rollback.plugins.module_utils.smoke_query import asker
 
 if t.TYPE_CHECKING:
     from tests.conftest import Database
@@ -17,7 +18,7 @@ if t.TYPE_CHECKING:
 
 def tried(database: Database, query: str, expect: t.Any, timeout: float = 0.0, **login: t.Any) -> SmokeResult:
     blank = {"login_password": "", "ssl_mode": "prefer", "ca_cert": None, "connect_params": {}}
-    tester = SmokeTester(database=settings_from({**blank, **database.login(), **login}))
+    tester = SmokeTester(ask_database=asker(settings_from({**blank, **database.login(), **login})))
     test = SmokeTest.parse({"name": "it", "query": query, "expect": expect})
     (result,) = tester.run([test], timeout=timeout, interval=0.05)
     return result
