@@ -51,10 +51,19 @@ def _playbook(run: Facts, name: str) -> str:
     return " ".join(["ansible-playbook", *inventory, f"cypher.rollback.{name}", *narrowed])
 
 
+#: What our own refusals end with, after a colon.
+_ENDS_WITH_COMMAND = re.compile(r": (ansible-playbook|SELECT|GRANT|ALTER|DROP|REASSIGN) [^\n]*$")
+
+
 def sentence(text: t.Any) -> str:
-    """Text as a sentence that others can follow: one final stop, no control characters."""
+    """Text as a sentence that others can follow: one final stop, no control characters.
+
+    A text that ends with a command is left as it is: a stop would be copied along with the command.
+    """
     shown = visible(str(text or "").strip(), keep="\n")
-    return shown if not shown or shown[-1] in ".!?:" else shown + "."
+    if not shown or shown[-1] in ".!?:" or _ENDS_WITH_COMMAND.search(shown):
+        return shown
+    return shown + "."
 
 
 def versions(run: Facts) -> str:
