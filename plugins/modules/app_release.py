@@ -26,6 +26,7 @@ attributes:
     support: full
   platform:
     platforms: posix
+    support: full
 requirements:
   - git on the host that runs the module
 options:

@@ -31,6 +31,7 @@ attributes:
     details: Every run takes another backup.
   platform:
     platforms: posix
+    support: full
 options:
   backup_dir:
     description:
@@ -79,7 +80,7 @@ options:
 seealso:
   - module: cypher.rollback.db_rollback
 author:
-  - the cypher.rollback authors
+  - the cypher.rollback authors (@cypher-rollback)
 """
 
 EXAMPLES = r"""

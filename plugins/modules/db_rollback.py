@@ -30,6 +30,7 @@ attributes:
     support: full
   platform:
     platforms: posix
+    support: full
 options:
   digest:
     description:
@@ -68,7 +69,7 @@ seealso:
   - module: cypher.rollback.migration_plan_info
   - module: cypher.rollback.db_backup
 author:
-  - the cypher.rollback authors
+  - the cypher.rollback authors (@cypher-rollback)
 """
 
 EXAMPLES = r"""

@@ -27,6 +27,7 @@ attributes:
     support: full
   platform:
     platforms: posix
+    support: full
 options:
   search_path:
     description:
@@ -73,7 +74,7 @@ options:
     type: str
     default: "0"
 author:
-  - the cypher.rollback authors
+  - the cypher.rollback authors (@cypher-rollback)
 """
 
 EXAMPLES = r"""

@@ -30,6 +30,7 @@ attributes:
     support: full
   platform:
     platforms: posix
+    support: full
 options:
   backup_dir:
     description:
@@ -52,7 +53,7 @@ options:
 seealso:
   - module: cypher.rollback.db_rollback
 author:
-  - the cypher.rollback authors
+  - the cypher.rollback authors (@cypher-rollback)
 """
 
 EXAMPLES = r"""

@@ -28,6 +28,7 @@ attributes:
     details: As far as the module is concerned. What a command of a test does is the operator's matter.
   platform:
     platforms: posix
+    support: full
 requirements:
   - psycopg2 >= 2.9 on the host that runs the module, for tests with a query
 options:
