@@ -24,7 +24,7 @@ import typing as t
 
 import yaml
 
-from tests.support.postgres_server import find_installation, find_installations
+from tests.support.postgres_server import find_installation, find_installations, free_port
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable
@@ -176,7 +176,7 @@ def molecule_gate() -> Gate:
     return Gate(
         "molecule",
         (("python", "-m", "tests.support.postgres_server", "--", "molecule", "test", "--all"),),
-        environment={"MOLECULE_GLOB": "molecule/*/molecule.yml"},
+        environment={"MOLECULE_GLOB": "molecule/*/molecule.yml", "APP_PORT": str(free_port())},
         skipped="" if scenarios else "molecule/ holds no scenarios",
     )
 

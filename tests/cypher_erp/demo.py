@@ -17,7 +17,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -28,7 +27,7 @@ import urllib.request
 from pathlib import Path
 
 from tests.cypher_erp import data, migrate
-from tests.support.postgres_server import PostgresServer, ServerError, exit_on_sigterm, find_installation
+from tests.support.postgres_server import PostgresServer, ServerError, exit_on_sigterm, find_installation, free_port
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
@@ -270,13 +269,6 @@ def end_process(process: subprocess.Popen[str]) -> None:
         os.killpg(process.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(10)
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def tail(path: Path) -> str:

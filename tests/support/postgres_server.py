@@ -217,7 +217,7 @@ class PostgresServer:
         if self.running:
             return
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
-        self.port = self.port or _free_port()
+        self.port = self.port or free_port()
         while not self._start_once(deadline):
             # After a kill, the old server's processes may hold its shared memory for a moment.
             if time.monotonic() > deadline:
@@ -246,7 +246,7 @@ class PostgresServer:
             self.kill()
             raise ServerError(f"the server does not answer\n{self.log_tail()}")
         if "could not bind" in self.log_tail():
-            self.port = _free_port()
+            self.port = free_port()
         elif "shared memory block" not in self.log_tail() and "lock file" not in self.log_tail():
             raise ServerError(f"the server stopped at once\n{self.log_tail()}")
         return False
@@ -425,7 +425,8 @@ def _make_folder() -> pathlib.Path:
     )
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind((PostgresServer.host, 0))
         return int(probe.getsockname()[1])

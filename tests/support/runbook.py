@@ -10,7 +10,6 @@ import dataclasses
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from pathlib import Path
 import psycopg2
 
 from tests.cypher_erp import data, migrate
+from tests.support.postgres_server import free_port
 
 if t.TYPE_CHECKING:
     from tests.conftest import Database
@@ -103,7 +103,7 @@ class Project:
     def inventory(self) -> Path:
         """One host that is the database's and the application's."""
         path = self.folder / "hosts.json"
-        hosts = {"cypher1": {}}
+        hosts: dict[str, t.Any] = {"cypher1": {}}
         groups = {"erp_db": {"hosts": hosts}, "erp_app": {"hosts": hosts}}
         path.write_text(json.dumps({"all": {"vars": self.settings, "children": groups}}), encoding="utf-8")
         return path
@@ -176,7 +176,7 @@ class Application:
     def __init__(self, project: Project, release: str) -> None:
         """:param release: the release whose tables the health endpoint asks for."""
         self.project = project
-        self.port = _free_port()
+        self.port = free_port()
         self.release_file = project.project / "release.txt"
         self.release_file.write_text(f"{release}\n", encoding="utf-8")
         arguments = project.database.connection_arguments()
@@ -233,12 +233,6 @@ class Application:
             return int(err.code)
         except OSError:
             return 0
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 Answer = t.TypeVar("Answer")
