@@ -103,7 +103,7 @@ class Runbook:
             env={**os.environ, "ANSIBLE_NOCOLOR": "1", **self.environment},
         )
         self.output = done.stdout + done.stderr
-        found = re.search(r"FACTS (\S+?)\"", self.output)
+        found = re.search(r"FACTS ([A-Za-z0-9+/=]+)", self.output)
         assert found, self.output
         return t.cast("dict[str, t.Any]", json.loads(base64.b64decode(found[1])))
 
