@@ -19,6 +19,9 @@ if t.TYPE_CHECKING:
 
 Address = tuple[str, int]
 
+#: A column's address begins with this, and its bare name follows.
+COLUMN = "pg_attribute:"
+
 _NOT_SYSTEM = r"n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
 
 # Each part gives: catalog, oid, bare name, definition, relkind, number of the file.
@@ -34,13 +37,19 @@ _PARTS: tuple[str, ...] = (
                    || coalesce((SELECT ' valid ' || x.indisvalid FROM pg_catalog.pg_index x WHERE x.indexrelid = c.oid), '')
                    WHEN c.relkind IN ('v', 'm') THEN ' query ' || pg_catalog.pg_get_viewdef(c.oid)
                    WHEN c.relkind = 'p' THEN ' partitioned ' || pg_catalog.pg_get_partkeydef(c.oid) ELSE '' END
-           || coalesce(' bound ' || pg_catalog.pg_get_expr(c.relpartbound, c.oid), ''),
+           || coalesce(' bound ' || pg_catalog.pg_get_expr(c.relpartbound, c.oid), '')
+           || coalesce((SELECT ' inherits ' || pg_catalog.string_agg(h.inhparent::pg_catalog.regclass::text, ',' ORDER BY h.inhseqno)
+                        FROM pg_catalog.pg_inherits h WHERE h.inhrelid = c.oid), '')
+           || coalesce((SELECT ' sequence ' || pg_catalog.to_jsonb(q.*)::text FROM pg_catalog.pg_sequence q WHERE q.seqrelid = c.oid), '')
+           || coalesce((SELECT ' foreign ' || pg_catalog.to_jsonb(e.*)::text FROM pg_catalog.pg_foreign_table e WHERE e.ftrelid = c.oid), ''),
            c.relkind, pg_catalog.pg_relation_filenode(c.oid)
         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
         WHERE {not_system} AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S', 'i', 'I', 'c')""",
     r"""SELECT 'pg_proc', p.oid, p.proname::text,
            'owner ' || pg_catalog.pg_get_userbyid(p.proowner) || ' acl ' || coalesce(p.proacl::text, '') || ' '
-           || CASE WHEN p.prokind = 'a' THEN pg_catalog.pg_get_function_arguments(p.oid) ELSE pg_catalog.pg_get_functiondef(p.oid) END,
+           || CASE WHEN p.prokind = 'a' THEN pg_catalog.pg_get_function_arguments(p.oid)
+                   || coalesce((SELECT pg_catalog.to_jsonb(g.*)::text FROM pg_catalog.pg_aggregate g WHERE g.aggfnoid = p.oid), '')
+                   ELSE pg_catalog.pg_get_functiondef(p.oid) END,
            NULL, NULL
         FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE {not_system}""",
     r"""SELECT 'pg_type', y.oid, y.typname::text,
@@ -74,6 +83,16 @@ _PARTS: tuple[str, ...] = (
     r"""SELECT 'pg_publication', b.oid, b.pubname::text, pg_catalog.to_jsonb(b.*)::text, NULL, NULL FROM pg_catalog.pg_publication b""",
     r"""SELECT 'pg_foreign_server', f.oid, f.srvname::text, coalesce(f.srvoptions::text, ''), NULL, NULL FROM pg_catalog.pg_foreign_server f""",
     r"""SELECT 'pg_foreign_data_wrapper', f.oid, f.fdwname::text, coalesce(f.fdwoptions::text, ''), NULL, NULL FROM pg_catalog.pg_foreign_data_wrapper f""",
+    r"""SELECT 'pg_user_mapping', m.umid, m.usename::text, m.usename::text, NULL, NULL FROM pg_catalog.pg_user_mappings m""",
+    r"""SELECT 'pg_extension', x.oid, x.extname::text,
+           'owner ' || pg_catalog.pg_get_userbyid(x.extowner) || ' version ' || x.extversion, NULL, NULL
+        FROM pg_catalog.pg_extension x""",
+    r"""SELECT 'pg_event_trigger', v.oid, v.evtname::text, v.evtevent::text || ' ' || v.evtfoid::pg_catalog.regproc::text || ' '
+           || coalesce(v.evttags::text, '') || ' enabled ' || v.evtenabled::text, NULL, NULL FROM pg_catalog.pg_event_trigger v""",
+    r"""SELECT 'pg_publication', b.oid, b.pubname::text, pg_catalog.to_jsonb(b.*)::text, NULL, NULL FROM pg_catalog.pg_publication b""",
+    r"""SELECT 'pg_publication_rel', b.oid, ''::text, ''::text, NULL, NULL FROM pg_catalog.pg_publication_rel b""",
+    r"""SELECT 'pg_transform', f.oid, ''::text, ''::text, NULL, NULL FROM pg_catalog.pg_transform f""",
+    r"""SELECT 'pg_am', m.oid, m.amname::text, m.amname::text, NULL, NULL FROM pg_catalog.pg_am m WHERE m.oid >= 16384""",
     r"""SELECT 'pg_language', l.oid, l.lanname::text, l.lanname, NULL, NULL FROM pg_catalog.pg_language l WHERE l.oid >= 16384""",
     r"""SELECT 'pg_cast', k.oid, ''::text, k.castcontext::text || k.castmethod::text, NULL, NULL FROM pg_catalog.pg_cast k WHERE k.oid >= 16384""",
     *(
@@ -131,11 +150,16 @@ WHERE d.deptype IN ('a', 'i', 'P', 'S') AND d.objsubid = 0 AND d.objid >= 16384
 
 
 class Cursor(t.Protocol):
-    """What is needed of a database cursor."""
+    """What is needed of a database cursor, as DB-API 2.0 (PEP 249) has it."""
 
-    def execute(self, query: str, vars: t.Any = ..., /) -> object: ...
+    def execute(self, operation: str, parameters: t.Any = ..., /) -> object:
+        """Run one statement."""
 
-    def fetchall(self) -> list[tuple[t.Any, ...]]: ...
+    def fetchone(self) -> tuple[t.Any, ...] | None:
+        """The next row."""
+
+    def fetchall(self) -> list[tuple[t.Any, ...]]:
+        """All rows that are left."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,7 +213,18 @@ class Catalog:
 
 
 def snapshot(cursor: Cursor) -> Catalog:
-    """Read all objects of the connected database, in three queries, also within a transaction that changed them."""
+    """Read all objects of the connected database, also within a transaction that changed them."""
+    # PostgreSQL writes names in definitions as short as the search path allows: without one, a definition is the same
+    # before and after a schema of the path went.
+    cursor.execute("SELECT pg_catalog.current_setting('search_path')")
+    path = cursor.fetchall()[0][0]
+    cursor.execute("SELECT pg_catalog.set_config('search_path', '', true)")
+    catalog = _read(cursor)
+    cursor.execute("SELECT pg_catalog.set_config('search_path', %s, true)", (path,))
+    return catalog
+
+
+def _read(cursor: Cursor) -> Catalog:
     parts = " UNION ALL ".join(part.replace("{not_system}", _NOT_SYSTEM) for part in _PARTS)
     cursor.execute(_OBJECTS.replace("{parts}", parts))
     rows = cursor.fetchall()
@@ -215,13 +250,16 @@ def snapshot(cursor: Cursor) -> Catalog:
 class Gone:
     """An object that is there before and not after.
 
-    :param part_of: identity of the object that took it along as its part (a table's index, a schema's default privileges), or empty.
+    :param address: of a column, ``pg_attribute:`` with its bare name, and the table's oid.
+    :param owner: address of the object that took it along as its part (a table's index, a schema's default privileges).
+    :param part_of: that object's identity, or empty.
     """
 
     type: str
     identity: str
     address: Address
     kind: str | None
+    owner: Address | None = None
     part_of: str = ""
 
 
@@ -254,7 +292,9 @@ def compare(before: Catalog, after: Catalog) -> Difference:
     gone.extend(gone_columns.values())
     added = [item for item in after if item.address not in before.objects]
     changed = list(_changes(before, after))
-    return Difference(tuple(sorted(gone, key=_order)), tuple(sorted(added, key=_order)), tuple(sorted(changed, key=_order)))
+    return Difference(
+        tuple(sorted(gone, key=_order)), tuple(sorted(added, key=_order)), tuple(sorted(changed, key=_order))
+    )
 
 
 def _order(item: Gone | CatalogObject | Change) -> tuple[str, str]:
@@ -269,20 +309,31 @@ def _gone_columns(before: Catalog, after: Catalog) -> Iterable[tuple[tuple[int, 
         for number, (name, _definition) in item.columns.items():
             if number not in now.columns:
                 identity = f"{item.identity}.{name}"
-                yield (item.oid, number), Gone("table column", identity, ("pg_attribute", item.oid), None)
+                yield (
+                    (item.oid, number),
+                    Gone("table column", identity, column_address(item.oid, bare_name(name)), None),
+                )
 
 
 def _gone(item: CatalogObject, before: Catalog, after: Catalog, columns: Mapping[tuple[int, int], Gone]) -> Gone:
-    part_of = ""
     for catalog, oid, column in item.owners:
         owner = before.get((catalog, oid))
         if owner is not None and owner.address not in after.objects:
-            part_of = owner.identity
-            break
+            return Gone(item.type, item.identity, item.address, item.kind, owner.address, owner.identity)
         if (oid, column) in columns:
-            part_of = columns[oid, column].identity
-            break
-    return Gone(item.type, item.identity, item.address, item.kind, part_of)
+            held_by = columns[oid, column]
+            return Gone(item.type, item.identity, item.address, item.kind, held_by.address, held_by.identity)
+    return Gone(item.type, item.identity, item.address, item.kind)
+
+
+def column_address(relation: int, name: str) -> Address:
+    """The address of a column, by its bare name: a column has no oid."""
+    return (f"{COLUMN}{name}", relation)
+
+
+def bare_name(name: str) -> str:
+    """The bare name of an identifier as PostgreSQL writes it."""
+    return name[1:-1].replace('""', '"') if name.startswith('"') else name
 
 
 def _changes(before: Catalog, after: Catalog) -> Iterable[Change]:
@@ -291,7 +342,9 @@ def _changes(before: Catalog, after: Catalog) -> Iterable[Change]:
         if now is None:
             continue
         if (item.identity, item.definition) != (now.identity, now.definition):
-            yield Change(item.type, item.identity, f"{item.identity}: {item.definition}", f"{now.identity}: {now.definition}")
+            yield Change(
+                item.type, item.identity, f"{item.identity}: {item.definition}", f"{now.identity}: {now.definition}"
+            )
         for number, (name, definition) in item.columns.items():
             current = now.columns.get(number)
             if current is not None and current != (name, definition):

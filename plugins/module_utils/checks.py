@@ -8,22 +8,22 @@ The same checks run inside the transaction, before it commits, and once more fro
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import decimal
 import typing as t
 
 from .effect import is_there
 
-try:
+# Without it the module says so.
+with contextlib.suppress(ImportError):
     import psycopg2
-except ImportError:  # the module says so
-    pass
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
-    from .catalog import Catalog
+    from .catalog import Address, Catalog, Cursor
     from .effect import Effect
-    from .ledger import Cursor
     from .names import Resolution
 
 PASSED = "passed"
@@ -52,7 +52,9 @@ class WantedCheck:
 
 def failed_checks(checks: Sequence[Check]) -> list[str]:
     """Each failed check as a clause."""
-    return [f"{check.name}: expected {check.expected}, found {check.actual}" for check in checks if check.status == FAILED]
+    return [
+        f"{check.name}: expected {check.expected}, found {check.actual}" for check in checks if check.status == FAILED
+    ]
 
 
 def _check(name: str, expected: str, actual: str, passed: bool) -> Check:
@@ -86,50 +88,97 @@ def prove_plan(
     none = f"0 of {there} left"
     checks = [_check("objects named by the DOWN are gone", none, _some(left) or none, not left)]
     if only_drops:
-        touched = [f"{item.table}: {item.updated} updated, {item.deleted} deleted" for item in effect.row_changes if item.updated or item.deleted]
-        checks.append(_check("rows of the tables that stay are unchanged", "no row changed", _some(touched) or "no row changed", not touched))
-    checks.extend(structure_checks(cursor, before))
+        touched = [
+            f"{item.table}: {item.updated} updated, {item.deleted} deleted"
+            for item in effect.row_changes
+            if item.updated or item.deleted
+        ]
+        checks.append(
+            _check(
+                "rows of the tables that stay are unchanged",
+                "no row changed",
+                _some(touched) or "no row changed",
+                not touched,
+            )
+        )
+    checks.extend(structure_checks(cursor, lambda item: is_there(before, item.address)))
     checks.extend(operator_checks(cursor, wanted))
     return tuple(checks)
 
 
-def structure_checks(cursor: Cursor, before: Catalog | None = None) -> Iterator[Check]:
-    """Constraints and indexes that are not valid; those that were not valid before do not fail."""
+@dataclasses.dataclass(frozen=True)
+class Invalid:
+    """A constraint or an index that is not valid.
+
+    :param kind: ``constraints`` or ``indexes``.
+    """
+
+    kind: str
+    identity: str
+    address: Address
+
+
+def invalid_objects(cursor: Cursor) -> list[Invalid]:
+    """Constraints that were added NOT VALID, and indexes that a failed CREATE INDEX CONCURRENTLY left.
+
+    A constraint that is not enforced (PostgreSQL 18) is not meant to be valid.
+    """
     cursor.execute(
-        "SELECT k.conname || ' on ' || k.conrelid::pg_catalog.regclass::text, 'pg_constraint', k.oid::pg_catalog.int8 FROM pg_catalog.pg_constraint k "
-        "WHERE NOT k.convalidated AND k.conrelid <> 0"
+        "SELECT 'constraints', i.identity, 'pg_constraint', k.oid::pg_catalog.int8 FROM pg_catalog.pg_constraint k "
+        "CROSS JOIN LATERAL pg_catalog.pg_identify_object('pg_catalog.pg_constraint'::pg_catalog.regclass, k.oid, 0) i "
+        "WHERE NOT k.convalidated AND coalesce((pg_catalog.to_jsonb(k.*) ->> 'conenforced')::bool, true) "
+        "UNION ALL SELECT 'indexes', i.identity, 'pg_class', x.indexrelid::pg_catalog.int8 FROM pg_catalog.pg_index x "
+        "CROSS JOIN LATERAL pg_catalog.pg_identify_object('pg_catalog.pg_class'::pg_catalog.regclass, x.indexrelid, 0) i "
+        "WHERE NOT x.indisvalid ORDER BY 2"
     )
-    yield _invalid("constraints are valid", cursor.fetchall(), before)
-    cursor.execute(
-        "SELECT i.indexrelid::pg_catalog.regclass::text, 'pg_class', i.indexrelid::pg_catalog.int8 FROM pg_catalog.pg_index i "
-        "WHERE NOT i.indisvalid"
-    )
-    yield _invalid("indexes are valid", cursor.fetchall(), before)
+    return [Invalid(kind, identity, (catalog, oid)) for kind, identity, catalog, oid in cursor.fetchall()]
 
 
-def _invalid(name: str, rows: Sequence[tuple[t.Any, ...]], before: Catalog | None) -> Check:
-    def is_old(catalog: str, oid: int) -> bool:
-        return before is None or is_there(before, (catalog, oid))
+def structure_checks(cursor: Cursor, is_old: t.Callable[[Invalid], bool]) -> Iterator[Check]:
+    """Constraints and indexes that are not valid; those that are old do not fail."""
+    found = invalid_objects(cursor)
+    for kind in ("constraints", "indexes"):
+        new = [item.identity for item in found if item.kind == kind and not is_old(item)]
+        old = [item.identity for item in found if item.kind == kind and is_old(item)]
+        if old and not new:
+            yield Check(f"{kind} are valid", INFORMATION, "none invalid", f"invalid already before: {_some(old)}")
+        else:
+            yield _check(f"{kind} are valid", "none invalid", _some(new) or "none invalid", not new)
 
-    new = [identity for identity, catalog, oid in rows if not is_old(catalog, oid)]
-    old = [identity for identity, catalog, oid in rows if is_old(catalog, oid)]
-    if old and not new:
-        return Check(name, INFORMATION, "none invalid", f"invalid already before: {_some(old)}")
-    return _check(name, "none invalid", _some(new) or "none invalid", not new)
+
+@contextlib.contextmanager
+def _undone(cursor: Cursor) -> Iterator[None]:
+    """Whatever a query does or breaks, the transaction goes on as it was."""
+    cursor.execute("SAVEPOINT verify_check")
+    try:
+        yield
+    finally:
+        cursor.execute("ROLLBACK TO SAVEPOINT verify_check; RELEASE SAVEPOINT verify_check")
+
+
+def _first_value(cursor: Cursor, query: str) -> tuple[t.Any, ...] | None:
+    with _undone(cursor):
+        cursor.execute(query)
+        return cursor.fetchone()
+
+
+def _lost(err: psycopg2.Error) -> bool:
+    return err.pgcode is None or err.pgcode.startswith("57P")
 
 
 def operator_checks(cursor: Cursor, wanted: Sequence[WantedCheck]) -> Iterator[Check]:
-    """The operator's own checks, each under a savepoint: one that fails does not stop the next."""
+    """The operator's own checks, each under a savepoint: one that fails does not stop the next.
+
+    :raises psycopg2.Error: where the connection is lost, which says nothing about the database.
+    """
     for check in wanted:
-        cursor.execute("SAVEPOINT verify_check")
         try:
-            cursor.execute(check.query)
-            row = cursor.fetchone()
+            row = _first_value(cursor, check.query)
         except psycopg2.Error as err:
-            cursor.execute("ROLLBACK TO SAVEPOINT verify_check")
-            yield Check(check.name, FAILED, str(check.expect), f"an error: {' '.join(str(err).split())}")
+            if _lost(err) and not isinstance(err, psycopg2.ProgrammingError):
+                raise
+            yield Check(check.name, FAILED, as_text(check.expect), f"an error: {' '.join(str(err).split())}")
             continue
-        cursor.execute("ROLLBACK TO SAVEPOINT verify_check")
         actual = "no row" if row is None else as_text(row[0])
         yield _check(check.name, as_text(check.expect), actual, row is not None and equals(row[0], check.expect))
 
@@ -148,12 +197,12 @@ def as_text(value: object) -> str:
     return str(value)
 
 
-def _number(value: object) -> float | None:
+def _number(value: object) -> decimal.Decimal | None:
     if isinstance(value, bool):
         return None
     try:
-        return float(str(value))
-    except ValueError:
+        return decimal.Decimal(str(value))
+    except decimal.InvalidOperation:
         return None
 
 
@@ -165,26 +214,45 @@ def gone_check(dropped: Sequence[Mapping[str, t.Any]], catalog: Catalog) -> Chec
     return _check("dropped objects are gone", none, _some(back) or none, not back)
 
 
-def compare_rows(expected: Mapping[str, int], actual: Mapping[str, int], ignored: set[str]) -> Check:
-    """Row counts now against those of the backup, for the tables that stay."""
+def compare_rows(
+    expected: Mapping[str, int], actual: Mapping[str, int], ignored: Collection[str], there: Collection[str]
+) -> Check:
+    """Row counts now against those of the backup, for the tables that stay.
+
+    :param ignored: tables that the rollback dropped, or whose rows it changed.
+    :param there: all tables of the database; one that is there and was not counted could not be read.
+    """
+    compared = [name for name in sorted(expected) if name not in ignored]
     different = [
-        f"{name}: {actual[name]} instead of {count}"
-        for name, count in sorted(expected.items())
-        if name in actual and name not in ignored and actual[name] != count
+        f"{name}: {actual.get(name, 'not to be counted by this role' if name in there else 'missing')} instead of {expected[name]}"
+        for name in compared
+        if actual.get(name) != expected[name]
     ]
-    compared = sum(1 for name in expected if name in actual and name not in ignored)
-    return _check("row counts equal the backup's", f"{compared} tables equal", _some(different) or f"{compared} tables equal", not different)
+    equal = f"{len(compared)} tables equal"
+    return _check("row counts equal the backup's", equal, _some(different) or equal, not different)
 
 
-def critical_tables(cursor: Cursor, names: Sequence[str], gone: set[str]) -> Iterator[Check]:
+def critical_tables(cursor: Cursor, names: Sequence[str], gone: Collection[str]) -> Iterator[Check]:
     """Presence and row counts of the tables that matter most; one that the DOWN drops is expected to be absent."""
     for name in names:
-        cursor.execute("SELECT pg_catalog.to_regclass(%s)::text", (name,))
-        row = cursor.fetchone()
-        if row is None or row[0] is None:
-            expected = "absent, the DOWN drops it" if name in gone else "reported"
-            yield Check(f"critical table {name}", PASSED if name in gone else INFORMATION, expected, "absent")
-            continue
-        cursor.execute(f"SELECT pg_catalog.count(*) FROM {row[0]}")
-        count = cursor.fetchone()
-        yield Check(f"critical table {name}", INFORMATION, "reported", f"{count[0] if count else 0} rows")
+        title = f"critical table {name}"
+        try:
+            cursor.execute("SAVEPOINT critical_table")
+            cursor.execute("SELECT pg_catalog.to_regclass(%s)::text", (name,))
+            found = cursor.fetchall()[0][0]
+            if found is None:
+                dropped = name in gone
+                yield Check(
+                    title,
+                    PASSED if dropped else INFORMATION,
+                    "absent, the DOWN drops it" if dropped else "reported",
+                    "absent",
+                )
+                continue
+            cursor.execute(f"SELECT pg_catalog.count(*) FROM {found}")
+            yield Check(title, INFORMATION, "reported", f"{cursor.fetchall()[0][0]} rows")
+        except psycopg2.Error as err:
+            if _lost(err):
+                raise
+            cursor.execute("ROLLBACK TO SAVEPOINT critical_table")
+            yield Check(title, FAILED, "reported", f"an error: {' '.join(str(err).split())}")

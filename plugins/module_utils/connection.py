@@ -27,10 +27,10 @@ except ImportError:
 #: Whole text of a setting goes into ``options=-c name=value``: libpq splits it at blanks and backslashes.
 _OPTIONS_ESCAPES = str.maketrans({"\\": "\\\\", " ": "\\ "})
 
-#: How soon the server notices that this client died, so that no lock outlives it (PostgreSQL 14 and newer).
-CLIENT_CHECK_INTERVAL = "200ms"
-
 CONNECT_TIMEOUT_SECONDS = 10
+
+#: A server that went away without a word (its machine, its network) is noticed after a minute, not after two hours.
+KEEPALIVES = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 60_000}
 
 
 class CannotConnect(Refused):
@@ -105,6 +105,7 @@ def _libpq_arguments(settings: ConnectionSettings, dbname: str | None) -> dict[s
         "sslmode": settings.sslmode,
         "sslrootcert": settings.ca_cert,
         "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+        **KEEPALIVES,
     }
     arguments.update(settings.connect_params)
     return {name: value for name, value in arguments.items() if value not in ("", None)}
@@ -140,7 +141,9 @@ def connect(
     given = str(arguments.pop("options", ""))
     options = " ".join(part for part in (given, _server_options(limits)) if part)
     try:
-        connection = psycopg2.connect(application_name=application_name, options=options, **arguments)
+        connection: psycopg2.extensions.connection = psycopg2.connect(
+            application_name=application_name, options=options, **arguments
+        )
     except psycopg2.Error as err:
         raise CannotConnect(_connect_message(settings, err)) from err
     connection.set_client_encoding("UTF8")
@@ -153,6 +156,11 @@ def _connect_message(settings: ConnectionSettings, err: Exception) -> str:
         return (
             f"Cannot connect to {settings.describe()}: a connection pooler such as pgbouncer answers there ({reason}). "
             "Set rollback_db_host and rollback_db_port to the PostgreSQL server itself."
+        )
+    if "invalid value for parameter" in reason:
+        return (
+            f"Cannot connect to {settings.describe()}: {reason}. "
+            "Correct rollback_lock_timeout or rollback_statement_timeout: a PostgreSQL duration such as 5s, 500ms or 2min."
         )
     return (
         f"Cannot connect to {settings.describe()}: {reason}. "
@@ -180,7 +188,9 @@ def client_environment(settings: ConnectionSettings, dbname: str | None = None) 
         "options": "PGOPTIONS",
         "connect_timeout": "PGCONNECT_TIMEOUT",
     }
-    inherited = {name: value for name, value in os.environ.items() if name != "PGPASSWORD" and not name.startswith("PGOPTIONS")}
+    inherited = {
+        name: value for name, value in os.environ.items() if name != "PGPASSWORD" and not name.startswith("PGOPTIONS")
+    }
     arguments = _libpq_arguments(settings, dbname)
     environment = {**inherited, "LC_ALL": "C.UTF-8", "PGAPPNAME": "cypher.rollback"}
     environment.update({names[key]: str(value) for key, value in arguments.items() if key in names})

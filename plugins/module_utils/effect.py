@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
-from .catalog import compare
+from .catalog import COLUMN, bare_name, compare
 
 if t.TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -49,8 +49,10 @@ class Effect:
 
     :param skipped: names that IF EXISTS passed over, with the places where such a name exists.
     :param left_over: what the DOWN names and is still there.
-    :param touched: tables with rows that the transaction changed, the ledger included.
     :param rows_lost: rows of dropped tables, and rows deleted from surviving ones.
+    :param touched: tables with rows that the transaction changed, the ledger included.
+    :param invalid: indexes and constraints that are not valid, and were not before.
+    :param uncounted: tables that are gone and whose rows the role may not count.
     """
 
     dropped: tuple[Dropped, ...]
@@ -61,6 +63,8 @@ class Effect:
     row_changes: tuple[RowChange, ...]
     rows_lost: int
     touched: tuple[str, ...] = ()
+    invalid: tuple[str, ...] = ()
+    uncounted: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, t.Any]:
         """For the report."""
@@ -73,56 +77,80 @@ def prove_effect(
     resolved: Sequence[Resolution],
     rows: Mapping[str, int],
     row_changes: Sequence[RowChange],
+    *,
+    nameless: frozenset[str] = frozenset(),
 ) -> Effect:
     """Draw the effect from two snapshots.
 
     :param resolved: what the names of the DOWN meant before it ran.
     :param rows: row counts before, by identity of the table.
+    :param nameless: types of objects that the DOWN drops and whose names cannot be looked up.
     """
     difference = compare(before, after)
-    dropped = _dropped(difference, resolved, rows, before)
+    dropped = _dropped(difference, resolved, rows, before, nameless)
     lost = sum(item.rows or 0 for item, gone in zip(dropped, difference.gone, strict=True) if gone.kind == "r")
     return Effect(
         tuple(sorted(dropped, key=lambda item: (item.cascaded, bool(item.part_of), item.type, item.identity))),
         _skipped(resolved),
         _left_over(resolved, after),
-        tuple({"type": item.type, "identity": item.identity, "before": item.before, "after": item.after} for item in difference.changed),
+        tuple(
+            {"type": item.type, "identity": item.identity, "before": item.before, "after": item.after}
+            for item in difference.changed
+        ),
         tuple({"type": item.type, "identity": item.identity} for item in difference.added),
         tuple(row_changes),
         lost + sum(item.deleted for item in row_changes),
+        uncounted=tuple(item.identity for item in difference.gone if item.kind == "r" and item.identity not in rows),
     )
 
 
 def _dropped(
-    difference: Difference, resolved: Sequence[Resolution], rows: Mapping[str, int], before: Catalog
+    difference: Difference,
+    resolved: Sequence[Resolution],
+    rows: Mapping[str, int],
+    before: Catalog,
+    nameless: frozenset[str],
 ) -> list[Dropped]:
-    named = {item.target.address for item in resolved if item.target and not item.target.address[0].startswith("pg_attribute:")}
-    named_columns = {item.target.identity for item in resolved if item.target and item.target.address[0].startswith("pg_attribute:")}
-    by_identity = {item.identity: item for item in difference.gone}
+    named = {item.target.address for item in resolved if item.target}
+    gone = {item.address: item for item in difference.gone}
 
     def is_named(item: Gone) -> bool:
-        return item.address in named or (item.type == "table column" and item.identity.replace('"', "") in named_columns)
+        # What has no name that could be looked up (an operator, a cast) goes only when a statement says so, or by CASCADE.
+        return item.address in named or item.type in nameless
 
-    def cascaded(item: Gone, depth: int = 0) -> bool:
-        if is_named(item):
-            return False
-        owner = by_identity.get(item.part_of)
-        return True if owner is None or owner is item or depth > 20 else cascaded(owner, depth + 1)
+    def cascaded(item: Gone) -> bool:
+        seen = set()
+        while not is_named(item):
+            if item.owner is None or item.owner in seen or item.owner not in gone:
+                return True
+            seen.add(item.owner)
+            item = gone[item.owner]
+        return False
 
     return [
-        Dropped(item.type, item.identity, cascaded(item), _rows_of(item, before, rows), "" if is_named(item) else item.part_of)
+        Dropped(
+            item.type,
+            item.identity,
+            cascaded(item),
+            _rows_of(item, before, rows),
+            "" if is_named(item) else item.part_of,
+        )
         for item in difference.gone
     ]
 
 
 def _rows_of(item: Gone, before: Catalog, rows: Mapping[str, int]) -> int | None:
-    if item.kind == "r":
-        return rows.get(item.identity)
-    if item.kind == "p":
-        return sum(rows.get(leaf.identity, 0) for leaf in leaves(before, before.objects[item.address]))
+    if item.kind in ("r", "p"):
+        return _rows_below(before.objects[item.address], before, rows)
     if item.type == "table column":
-        return rows.get(before.objects["pg_class", item.address[1]].identity)
+        return _rows_below(before.objects["pg_class", item.address[1]], before, rows)
     return None
+
+
+def _rows_below(table: CatalogObject, before: Catalog, rows: Mapping[str, int]) -> int | None:
+    """Rows of a table, or of all partitions of a partitioned one; ``None`` where one of them could not be counted."""
+    counts = [rows.get(leaf.identity) for leaf in (leaves(before, table) if table.kind == "p" else [table])]
+    return None if None in counts else sum(count or 0 for count in counts)
 
 
 def leaves(catalog: Catalog, parent: CatalogObject) -> list[CatalogObject]:
@@ -142,7 +170,7 @@ def _skipped(resolved: Sequence[Resolution]) -> tuple[dict[str, t.Any], ...]:
             "elsewhere": [place.identity for place in item.elsewhere],
         }
         for item in resolved
-        if item.target is None
+        if item.target is None and item.if_exists
     )
 
 
@@ -161,8 +189,8 @@ def _left_over(resolved: Sequence[Resolution], after: Catalog) -> tuple[dict[str
 def is_there(catalog: Catalog, address: tuple[str, int]) -> bool:
     """Whether an object, or a column of a table, is in a snapshot."""
     kind, oid = address
-    if not kind.startswith("pg_attribute:"):
+    if not kind.startswith(COLUMN):
         return address in catalog.objects
     table = catalog.get(("pg_class", oid))
-    column = kind.removeprefix("pg_attribute:")
-    return table is not None and any(name.strip('"') == column for name, _definition in table.columns.values())
+    column = kind.removeprefix(COLUMN)
+    return table is not None and any(bare_name(name) == column for name, _definition in table.columns.values())

@@ -7,35 +7,35 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import threading
 import time
 import typing as t
 
 from .catalog import snapshot
-from .checks import failed_checks, prove_plan
+from .checks import failed_checks, invalid_objects, prove_plan
+from .commit import settle
 from .connection import connect
 from .effect import prove_effect
-from .errors import FailedUnchanged, OutcomeUnknown, Refused, RollbackError
-from .names import Names
-from .rows import count_rows, own_row_changes
-from .server import blockers, describe_session, sessions
+from .errors import FailedUnchanged, NeedsAttention, Refused, RollbackError
+from .names import KNOWN_TYPES, Names
+from .rows import count_rows, own_row_changes, rows_touched, sequences_advanced
+from .server import sessions
+from .sql import parse_script
+from .watch import Watch
 
-try:
+# Without it the module says so.
+with contextlib.suppress(ImportError):
     import psycopg2
     import psycopg2.errorcodes
-except ImportError:  # the module says so
-    pass
-
-if t.TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
     import psycopg2.extensions
 
-    from .catalog import Catalog
+if t.TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from .catalog import Catalog, Cursor
     from .checks import Check, WantedCheck
     from .connection import ConnectionSettings
     from .effect import Effect
-    from .ledger import Cursor, Ledger
+    from .ledger import Ledger
     from .names import Resolution
     from .plan import Plan
     from .sql import Statement
@@ -43,12 +43,18 @@ if t.TYPE_CHECKING:
 #: First half of the advisory lock's key pair, "roll" in ASCII; the second is the database's oid.
 LOCK_KEY = 0x726F6C6C
 # A DOWN may SET what it likes, but not lift the limits of the run: RESET goes back to the values of the start packet.
-_OWN_LIMITS = "RESET lock_timeout; RESET statement_timeout"
-_OWN_SESSION = "RESET SESSION AUTHORIZATION; RESET ROLE; RESET search_path"
+_OWN_LIMITS = "RESET lock_timeout; RESET statement_timeout; SET idle_in_transaction_session_timeout = 0"
+# Measured: without it the backend of a killed client keeps its locks until its statement ends (PostgreSQL 14 and newer).
+_NOTICE_DEATH = "; SET client_connection_check_interval = '200ms'"
+_NO_END = "; SET transaction_timeout = 0"
+_OWN_SESSION = "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL"
 
-COMMIT_ANSWER_SECONDS = 30.0
+#: Kinds of statements that make no object and change no setting, so that a DROP that has to wait may wait past them.
+_MAKES_NOTHING = frozenset(
+    {"REVOKE", "DROP OWNED", "REASSIGN OWNED", "ALTER DEFAULT PRIVILEGES", "DELETE", "UPDATE", "TRUNCATE", "COMMENT"}
+)
+
 PREVIEW_LOCK_TIMEOUT = "1s"
-_POLL_SECONDS = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,36 +136,6 @@ def execute_plan(order: Order, ledger_of: t.Callable[[t.Any, Names], Ledger]) ->
         return Transaction(order, connection, watch, ledger_of).run()
 
 
-class Watch:
-    """Notices, on a connection of its own, who keeps the transaction from a lock while it waits."""
-
-    def __init__(self, settings: ConnectionSettings, pid: int) -> None:
-        self._settings = settings
-        self._pid = pid
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
-        self.seen: list[dict[str, t.Any]] = []
-
-    def __enter__(self) -> Watch:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self._stop.set()
-        self._thread.join(timeout=5)
-
-    def _look(self) -> None:
-        # Without this evidence a lock timeout is still reported, only without names.
-        with contextlib.suppress(Exception):
-            connection = connect(self._settings, application_name="cypher.rollback watch", statement_timeout="2s")
-            connection.autocommit = True
-            with contextlib.closing(connection), connection.cursor() as cursor:
-                while not self._stop.wait(_POLL_SECONDS):
-                    found = blockers(cursor, self._pid)
-                    if found:
-                        self.seen = found
-
-
 class Transaction:
     """The one transaction of a run."""
 
@@ -176,6 +152,11 @@ class Transaction:
         self._ledger_of = ledger_of
         self._timed: list[Timed] = []
         self._at: tuple[str, Statement] | None = None
+        self._doing = "before the first statement"
+        version = connection.server_version
+        self._limits = (
+            _OWN_LIMITS + (_NOTICE_DEATH if version >= 140000 else "") + (_NO_END if version >= 170000 else "")
+        )
 
     def run(self) -> Execution:
         """Everything between BEGIN and COMMIT or ROLLBACK."""
@@ -186,42 +167,65 @@ class Transaction:
 
     def _run(self) -> Execution:
         started = time.monotonic()
-        order, connection = self._order, self._connection
-        cursor = connection.cursor()
-        _stay_alive(connection, cursor)
-        _take_lock(cursor)
+        order = self._order
+        for check in order.checks:
+            _refuse_unsafe(check)
+        self._connection.set_session(isolation_level="READ COMMITTED")
+        cursor = self._connection.cursor()
+        cursor.execute(self._limits)
+        xid = _take_lock(cursor)
         before = snapshot(cursor)
         names = Names(before, cursor, order.search_path)
         ledger = self._ledger_of(cursor, names)
-        resolved = names.resolve_all(_named(order.plan))
+        self._refuse_moved_on(ledger)
+        resolved = names.resolve_scripts(order.plan.scripts)
         rows = dict(order.row_counts) if order.row_counts is not None else count_rows(cursor, before.tables())
         in_the_way = tuple(sessions(cursor))
         self._run_scripts(cursor)
-        cursor.execute(_OWN_SESSION)
-        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
-        after = snapshot(cursor)
-        effect = prove_effect(before, after, resolved, rows, own_row_changes(cursor, before, after, rows))
-        checks = self._prove(cursor, effect, resolved, before)
+        effect, checks = self._prove(cursor, resolved, before, rows)
         locks = _locks(cursor, before)
-        for migration in order.plan.migrations:
-            ledger.forget(cursor, migration)
-        touched = tuple(change.table for change in own_row_changes(cursor, before, after, rows))
-        effect = dataclasses.replace(effect, touched=touched)
-        xid = self._end(cursor)
+        self._forget(cursor, ledger)
+        effect = _with_touched(effect, rows_touched(cursor, before))
+        warnings = tuple(_traces(cursor)) if order.preview else ()
+        self._end(cursor, xid)
         return Execution(
-            not order.preview, xid, effect, checks, tuple(self._timed), locks, in_the_way, time.monotonic() - started
-        )
+            not order.preview, "" if order.preview else xid, effect, checks, tuple(self._timed), locks, in_the_way,
+            time.monotonic() - started, warnings,
+        )  # fmt: skip
+
+    def _refuse_moved_on(self, ledger: Ledger) -> None:
+        """Between plan and lock another run may have ended: what was planned must still be so."""
+        planned = {state.version: state for state in self._order.plan.states}
+        for migration, script in zip(self._order.plan.migrations, self._order.plan.scripts, strict=True):
+            was, now = planned[migration.version], ledger.state(migration, script)
+            if was.state != now.state:
+                raise FailedUnchanged(
+                    f"{migration.version} was {was.state} when the rollback was planned, and is {now.state} now ({now.evidence()}): "
+                    "something changed the database meanwhile. Nothing was changed here. Look at it with --check, then run again."
+                )
 
     def _run_scripts(self, cursor: psycopg2.extensions.cursor) -> None:
         for script in self._order.plan.scripts:
-            waiting = [statement for statement in script.statements if not self._attempt(cursor, script.version, statement, 1)]
-            tries = 1
-            while waiting:
-                tries += 1
-                still = [statement for statement in waiting if not self._attempt(cursor, script.version, statement, tries)]
-                if len(still) == len(waiting):
-                    self._execute(cursor, script.version, still[0], tries)
-                waiting = still
+            waiting: list[Statement] = []
+            for statement in script.statements:
+                if waiting and not _may_pass(statement):
+                    waiting = self._resolve(cursor, script.version, waiting)
+                if not self._attempt(cursor, script.version, statement, 1):
+                    waiting.append(statement)
+            self._resolve(cursor, script.version, waiting)
+            self._doing = f"behind the DOWN of {script.version}"
+            cursor.execute(f"{_OWN_SESSION}; {self._limits}")
+
+    def _resolve(self, cursor: psycopg2.extensions.cursor, version: str, waiting: list[Statement]) -> list[Statement]:
+        """Run the statements that others had to go before, in as many rounds as it takes; nothing waits afterwards."""
+        tries = 1
+        while waiting:
+            tries += 1
+            still = [statement for statement in waiting if not self._attempt(cursor, version, statement, tries)]
+            if len(still) == len(waiting):
+                self._execute(cursor, version, still[0], tries)
+            waiting = still
+        return waiting
 
     def _attempt(self, cursor: psycopg2.extensions.cursor, version: str, statement: Statement, tries: int) -> bool:
         """Run a statement; ``False`` when others of the DOWN must go first."""
@@ -234,67 +238,96 @@ class Transaction:
         except psycopg2.Error as err:
             if err.pgcode != psycopg2.errorcodes.DEPENDENT_OBJECTS_STILL_EXIST:
                 raise
-            cursor.execute("ROLLBACK TO SAVEPOINT statement")
+            cursor.execute("ROLLBACK TO SAVEPOINT statement; RELEASE SAVEPOINT statement")
             return False
         cursor.execute("RELEASE SAVEPOINT statement")
         return True
 
     def _execute(self, cursor: psycopg2.extensions.cursor, version: str, statement: Statement, tries: int) -> None:
         self._at = (version, statement)
+        self._watch.forget()
         started = time.monotonic()
         cursor.execute(statement.text)
-        if statement.kind in ("SET", "RESET"):
-            cursor.execute(_OWN_LIMITS)
-        self._timed.append(
-            Timed(version, statement.number, statement.line, statement.kind, round(time.monotonic() - started, 6), tries)
-        )
+        seconds = round(time.monotonic() - started, 6)
+        if not statement.only_drops:
+            # SET does it openly; a function or DO block may do it too.
+            cursor.execute(self._limits)
+        self._timed.append(Timed(version, statement.number, statement.line, statement.kind, seconds, tries))
         self._at = None
 
     def _prove(
-        self,
-        cursor: psycopg2.extensions.cursor,
-        effect: Effect,
-        resolved: Sequence[Resolution],
-        before: Catalog,
-    ) -> tuple[Check, ...]:
-        only_drops = all(statement.only_drops for statement in self._order.plan.statements)
+        self, cursor: psycopg2.extensions.cursor, resolved: Sequence[Resolution], before: Catalog, rows: dict[str, int]
+    ) -> tuple[Effect, tuple[Check, ...]]:
+        self._doing = "when its deferred constraints were checked"
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        self._doing = "while its result was proven"
+        after = snapshot(cursor)
+        statements = self._order.plan.statements
+        nameless = frozenset(
+            item.type for statement in statements for item in statement.drops if item.type not in KNOWN_TYPES
+        )
+        effect = prove_effect(
+            before, after, resolved, rows, own_row_changes(cursor, before, after, rows), nameless=nameless
+        )
         checks = prove_plan(
             cursor,
             effect,
             resolved,
             before,
-            only_drops=only_drops,
+            only_drops=all(statement.only_drops for statement in statements),
             wanted=self._order.checks,
             accept_left_over=self._order.accept_left_over,
         )
-        failed = failed_checks(checks)
         details = {"effect": effect.to_dict(), "checks": [dataclasses.asdict(check) for check in checks]}
-        limit = self._order.limits.max_rows_lost
-        if limit is not None and effect.rows_lost > limit:
-            raise FailedUnchanged(
-                f"The DOWN destroys {effect.rows_lost} rows, and rollback_max_rows_lost allows {limit}. It was undone: the database is as it was.",
-                **details,
-            )
+        self._refuse_too_many_rows(effect, details)
+        failed = failed_checks(checks)
         if failed:
             raise FailedUnchanged(
                 f"The DOWN ran, but its result is not right, so it was undone: {'; '.join(failed)}. The database is as it was.",
                 **details,
             )
-        return checks
+        return dataclasses.replace(effect, invalid=tuple(item.identity for item in invalid_objects(cursor))), checks
 
-    def _end(self, cursor: psycopg2.extensions.cursor) -> str:
+    def _refuse_too_many_rows(self, effect: Effect, details: dict[str, t.Any]) -> None:
+        limit = self._order.limits.max_rows_lost
+        if limit is None:
+            return
+        if effect.rows_lost > limit:
+            raise FailedUnchanged(
+                f"The DOWN destroys {effect.rows_lost} rows, and rollback_max_rows_lost allows {limit}. It was undone: the database is as it was. "
+                "See them with --check --diff, then raise rollback_max_rows_lost.",
+                **details,
+            )
+        if effect.uncounted:
+            raise FailedUnchanged(
+                f"The rows of {', '.join(effect.uncounted)} could not be counted, so whether rollback_max_rows_lost holds is not known. "
+                "It was undone: the database is as it was. Set rollback_db_user to a role that may read all of them.",
+                **details,
+            )
+
+    def _forget(self, cursor: psycopg2.extensions.cursor, ledger: Ledger) -> None:
+        self._doing = "when its versions were taken out of the ledger"
+        for migration in self._order.plan.migrations:
+            ledger.forget(cursor, migration)
+
+    def _end(self, cursor: psycopg2.extensions.cursor, xid: str) -> None:
+        cursor.execute("SELECT pg_catalog.pg_current_xact_id()::text")
+        if str(cursor.fetchall()[0][0]) != xid:
+            raise NeedsAttention(
+                f"Transaction {xid} ended before the DOWN did, so a part of it may be committed: a function or check of it ends transactions. "
+                "Compare the database with the backup, and restore that where it matters.",
+                xid=xid,
+            )
         if self._order.preview:
             self._connection.rollback()
-            return ""
-        cursor.execute("SELECT pg_catalog.pg_current_xact_id()::text")
-        xid = str(cursor.fetchall()[0][0])
+            return
+        self._doing = "at COMMIT"
         try:
             self._connection.commit()
         except psycopg2.Error as err:
             if err.pgcode is not None and not self._connection.closed:
                 raise
-            _settle(self._order.settings, xid, err)
-        return xid
+            settle(self._order.settings, xid, err)
 
     def _failure(self, err: psycopg2.Error) -> RollbackError:
         lost = self._connection.closed or err.pgcode in _SHUTDOWN
@@ -302,63 +335,85 @@ class Transaction:
             with contextlib.suppress(psycopg2.Error):
                 self._connection.rollback()
         where, details = self._where()
-        said = " ".join(str(err).split())
+        said = " ".join(str(err).split()) or type(err).__name__
+        details["sqlstate"] = err.pgcode
         if err.pgcode == psycopg2.errorcodes.LOCK_NOT_AVAILABLE:
-            return self._lock_failure(where, details)
+            limit = PREVIEW_LOCK_TIMEOUT if self._order.preview else self._order.limits.lock_timeout
+            return FailedUnchanged(
+                f"A lock was not to be had within {limit} {where}. The transaction was undone: the database is as it was. "
+                f"{self._watch.describe()} Or raise rollback_lock_timeout. Then run again.",
+                blockers=self._watch.seen,
+                **details,
+            )
         reason = f"The connection was lost {where}" if lost else f"The server refused {where}"
         if err.pgcode == psycopg2.errorcodes.QUERY_CANCELED:
-            reason = f"The server cancelled {where} (rollback_statement_timeout is {self._order.limits.statement_timeout})"
-        return FailedUnchanged(f"{reason}: {said}. The transaction was undone: the database is as it was.", sqlstate=err.pgcode, **details)
+            reason = (
+                f"The server cancelled {where} (rollback_statement_timeout is {self._order.limits.statement_timeout})"
+            )
+        advice = f" {_ADVICE[err.pgcode]}" if err.pgcode in _ADVICE else ""
+        return FailedUnchanged(
+            f"{reason}: {said}. The transaction was undone: the database is as it was.{advice}", **details
+        )
 
     def _where(self) -> tuple[str, dict[str, t.Any]]:
         if self._at is None:
-            return "at the end of the DOWN", {}
+            return self._doing, {}
         version, statement = self._at
-        where = f"in the DOWN of {version}, statement {statement.number}, {statement.file} line {statement.line} ({' '.join(statement.text.split())[:120]})"
-        return where, {"version": version, "statement": statement.number, "file": statement.file, "line": statement.line}
-
-    def _lock_failure(self, where: str, details: dict[str, t.Any]) -> RollbackError:
-        seen = self._watch.seen
-        who = "; ".join(describe_session(item) for item in seen) or "a session that had gone when we looked"
-        ends = ", ".join(f"SELECT pg_terminate_backend({item['pid']})" for item in seen)
-        limit = PREVIEW_LOCK_TIMEOUT if self._order.preview else self._order.limits.lock_timeout
-        return FailedUnchanged(
-            f"A lock was not to be had within {limit} {where}. It is held by {who}. The transaction was undone: the database is as it was. "
-            f"End that session{f' ({ends})' if ends else ''} or raise rollback_lock_timeout, then run again.",
-            blockers=seen,
-            **details,
+        where = (
+            f"in the DOWN of {version}, statement {statement.number}, {statement.file} line {statement.line} "
+            f"({' '.join(statement.text.split())[:120]})"
         )
+        return where, {
+            "version": version,
+            "statement": statement.number,
+            "file": statement.file,
+            "line": statement.line,
+        }
 
 
 #: admin_shutdown, crash_shutdown, cannot_connect_now
 _SHUTDOWN = frozenset({"57P01", "57P02", "57P03"})
 
-
-def _named(plan: Plan) -> Iterator[t.Any]:
-    seen = set()
-    for statement in plan.statements:
-        for item in statement.drops:
-            if item not in seen:
-                seen.add(item)
-                yield item
-
-
-def _stay_alive(connection: psycopg2.extensions.connection, cursor: psycopg2.extensions.cursor) -> None:
-    if connection.server_version >= 140000:
-        # Measured: without it the backend of a killed client keeps its locks until its statement ends.
-        cursor.execute("SET client_connection_check_interval = '200ms'")
-    cursor.execute("SET idle_in_transaction_session_timeout = 0")
+#: What to do next, by SQLSTATE.
+_ADVICE = {
+    "53200": "Raise max_locks_per_transaction and restart the server, or roll back fewer migrations at once; then run again.",
+    "40P01": "Another session held what this one waited for and the other way round: end it, or run again.",
+    "2BP01": "Write what depends on it into the DOWN, or CASCADE.",
+    "42501": "Set rollback_db_user to a role that may do that.",
+}
 
 
-def _take_lock(cursor: psycopg2.extensions.cursor) -> None:
+def _may_pass(statement: Statement) -> bool:
+    """Whether a DROP that waits for others may wait past this one: it makes nothing that has the name by then."""
+    return statement.only_drops or statement.kind in _MAKES_NOTHING or statement.kind == "ALTER TABLE"
+
+
+def _refuse_unsafe(check: WantedCheck) -> None:
+    """A check runs inside the transaction: it must not be able to end it.
+
+    :raises Refused: for more than one statement, or one that controls the transaction.
+    """
+    if len(parse_script(check.query, f"rollback_verify_checks, {check.name}")) != 1:
+        raise Refused(
+            f"The check {check.name} of rollback_verify_checks is not one statement. Nothing was changed. Write one query."
+        )
+
+
+def _take_lock(cursor: Cursor) -> str:
+    """Keep other runs out of this database, and give the transaction's id.
+
+    :raises Refused: naming the run that is there.
+    """
     cursor.execute(
-        "SELECT pg_catalog.pg_try_advisory_xact_lock(%s, (SELECT oid::int8::int4 FROM pg_catalog.pg_database "
-        "WHERE datname = pg_catalog.current_database()))",
+        "SELECT pg_catalog.pg_try_advisory_xact_lock(%s, oid::pg_catalog.int8::pg_catalog.bit(32)::pg_catalog.int4), "
+        "pg_catalog.pg_current_xact_id()::text FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()",
         (LOCK_KEY,),
     )
-    if not cursor.fetchall()[0][0]:
+    locked, xid = cursor.fetchall()[0]
+    if not locked:
         refuse_other_run(cursor)
         raise Refused("Another run was changing this database and has just ended. Nothing was changed. Run again.")
+    return str(xid)
 
 
 def refuse_other_run(cursor: Cursor) -> None:
@@ -374,10 +429,29 @@ def refuse_other_run(cursor: Cursor) -> None:
         "AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())",
         (LOCK_KEY,),
     )
-    holders = "; ".join(f"{name} (pid {pid}, client {client}, since {since})" for pid, name, client, since in cursor.fetchall())
+    holders = "; ".join(
+        f"{name} (pid {pid}, client {client}, since {since})" for pid, name, client, since in cursor.fetchall()
+    )
     if holders:
         raise Refused(
             f"Another run is changing this database: {holders}. Nothing was stopped or changed here. Wait for it, then run again."
+        )
+
+
+def _with_touched(effect: Effect, tables: Sequence[str]) -> Effect:
+    """A truncated table is in the row changes, and not among those that the server counts."""
+    return dataclasses.replace(
+        effect, touched=tuple(dict.fromkeys([*(change.table for change in effect.row_changes), *tables]))
+    )
+
+
+def _traces(cursor: Cursor) -> t.Iterator[str]:
+    """What a preview leaves although it is undone."""
+    advanced = sequences_advanced(cursor)
+    if advanced:
+        yield (
+            f"The DOWN takes values from {', '.join(advanced)}, and PostgreSQL does not take those back: after this preview they go on "
+            "from a later value."
         )
 
 
@@ -385,7 +459,7 @@ def refuse_other_run(cursor: Cursor) -> None:
 _STRONG_LOCKS = ("ShareLock", "ShareRowExclusiveLock", "ExclusiveLock", "AccessExclusiveLock")
 
 
-def _locks(cursor: psycopg2.extensions.cursor, before: Catalog) -> tuple[dict[str, str], ...]:
+def _locks(cursor: Cursor, before: Catalog) -> tuple[dict[str, str], ...]:
     """Locks of the transaction that keep others out of tables and views which were there before."""
     cursor.execute(
         "SELECT l.relation::pg_catalog.int8, l.mode FROM pg_catalog.pg_locks l WHERE l.pid = pg_catalog.pg_backend_pid() "
@@ -400,38 +474,3 @@ def _locks(cursor: psycopg2.extensions.cursor, before: Catalog) -> tuple[dict[st
         known = strongest.get(item.identity, mode)
         strongest[item.identity] = max(known, mode, key=_STRONG_LOCKS.index)
     return tuple({"relation": relation, "mode": mode} for relation, mode in sorted(strongest.items()))
-
-
-def _settle(settings: ConnectionSettings, xid: str, lost: Exception) -> None:
-    """After a lost answer to COMMIT: ask the server what became of the transaction.
-
-    :raises FailedUnchanged: it was rolled back.
-    :raises OutcomeUnknown: nobody can say.
-    """
-    deadline = time.monotonic() + COMMIT_ANSWER_SECONDS
-    while time.monotonic() < deadline:
-        status = _transaction_status(settings, xid)
-        if status == "committed":
-            return
-        if status == "aborted":
-            raise FailedUnchanged(
-                f"The connection was lost at COMMIT ({' '.join(str(lost).split())}); the server says that transaction {xid} was rolled back. "
-                "The database is as it was."
-            )
-        time.sleep(0.5)
-    raise OutcomeUnknown(
-        f"The connection was lost at COMMIT ({' '.join(str(lost).split())}), and the server could not be asked for {COMMIT_ANSWER_SECONDS:.0f} s. "
-        f"Whether the DOWN happened is not known, so nothing was restarted. When the server answers again, ask it: SELECT pg_xact_status('{xid}')",
-        xid=xid,
-    )
-
-
-def _transaction_status(settings: ConnectionSettings, xid: str) -> str | None:
-    try:
-        connection = connect(settings, application_name="cypher.rollback status")
-        with contextlib.closing(connection), connection.cursor() as cursor:
-            cursor.execute("SELECT pg_catalog.pg_xact_status(%s::pg_catalog.xid8)", (xid,))
-            status = cursor.fetchall()[0][0]
-            return None if status is None else str(status)
-    except (psycopg2.Error, Refused):
-        return None

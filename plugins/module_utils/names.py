@@ -10,13 +10,17 @@ of the same kind and name in other schemas are found as well: they are what ``IF
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing as t
+
+from .catalog import bare_name, column_address
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from .catalog import Address, Catalog, CatalogObject, Cursor
-    from .sql import NamedObject
+    from .migrations import DownScript
+    from .sql import NamedObject, Statement
 
 _RELATION_KINDS = {
     "table": "rp",
@@ -38,7 +42,9 @@ _ON_RELATION = {
     "rule": "pg_rewrite",
     "policy": "pg_policy",
     "table constraint": "pg_constraint",
+    "domain constraint": "pg_constraint",
 }
+_COLUMNS = frozenset({"table column", "foreign table column", "composite type column"})
 _GLOBAL = {
     "schema": "pg_namespace",
     "role": "pg_authid",
@@ -63,7 +69,7 @@ _IN_SCHEMA = {
     "operator family": "pg_opfamily",
 }
 #: Kinds of objects that can be looked up; a name of another kind says nothing about what is applied.
-KNOWN_TYPES = frozenset({*_RELATION_KINDS, *_ROUTINE_TYPES, *_ON_RELATION, *_GLOBAL, *_IN_SCHEMA, "table column"})
+KNOWN_TYPES = frozenset({*_RELATION_KINDS, *_ROUTINE_TYPES, *_ON_RELATION, *_GLOBAL, *_IN_SCHEMA, *_COLUMNS})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,11 +87,13 @@ class Resolution:
 
     :param target: the object that the statement would drop, or ``None``.
     :param elsewhere: objects of that kind and name in other schemas, where the name has no schema of its own.
+    :param if_exists: a statement that names it says IF EXISTS.
     """
 
     named: NamedObject
     target: Found | None
     elsewhere: tuple[Found, ...] = ()
+    if_exists: bool = False
 
 
 class Names:
@@ -100,15 +108,29 @@ class Names:
         for item in catalog:
             self._by_name.setdefault((item.catalog, item.name), []).append(item)
 
-    def resolve_all(self, named: Iterable[NamedObject]) -> list[Resolution]:
-        """Each name with what it means."""
-        return [self.resolve(item) for item in named]
+    def resolve_scripts(self, scripts: Iterable[DownScript]) -> list[Resolution]:
+        """Each name of the DOWN scripts with what it means, also after a ``SET search_path`` of theirs."""
+        found: dict[tuple[NamedObject, tuple[str, ...]], Resolution] = {}
+        for script in scripts:
+            path = tuple(self._path)
+            for statement in script.statements:
+                path = _path_after(statement, path, tuple(self._path))
+                for named in statement.drops:
+                    if named.type not in KNOWN_TYPES:
+                        continue
+                    known = found.get((named, path)) or self.resolve(named, path)
+                    found[named, path] = dataclasses.replace(known, if_exists=known.if_exists or statement.if_exists)
+        return list(found.values())
 
-    def resolve(self, named: NamedObject) -> Resolution:
-        """What one name means."""
-        if named.type in _ON_RELATION or named.type == "table column":
-            return self._resolve_on_relation(named)
-        return self._choose(named, named.schema, self._candidates(named))
+    def resolve(self, named: NamedObject, path: Sequence[str] | None = None) -> Resolution:
+        """What one name means.
+
+        :param path: schemas in which an unqualified name is looked up, where they are not those of the run.
+        """
+        path = self._path if path is None else path
+        if named.type in _ON_RELATION or named.type in _COLUMNS:
+            return self._resolve_on_relation(named, path)
+        return _choose(named, named.schema, self._candidates(named), path)
 
     def _candidates(self, named: NamedObject) -> list[CatalogObject]:
         if named.type in _RELATION_KINDS:
@@ -149,52 +171,77 @@ class Names:
         )
         return [row[0] for row in self._cursor.fetchall()]
 
-    def _resolve_on_relation(self, named: NamedObject) -> Resolution:
+    def _resolve_on_relation(self, named: NamedObject, path: Sequence[str]) -> Resolution:
         if named.relation is None:
             return Resolution(named, None)
-        schema, table = named.relation
-        relations = [item for item in self._named("pg_class", table) if item.kind and item.kind in "rpvmfc"]
-        if named.type == "table column":
-            holders = [item for item in relations if any(unquoted(name) == named.name for name, _ in item.columns.values())]
-            return self._choose(named, schema, holders, suffix=named.name)
-        wanted = {item.oid: item for item in relations}
-        found = [
-            (item, wanted[owner])
+        schema, holder = named.relation
+        catalog, kinds = ("pg_type", "") if named.type == "domain constraint" else ("pg_class", "rpvmfc")
+        holders = [item for item in self._named(catalog, holder) if not kinds or (item.kind and item.kind in kinds)]
+        if named.type in _COLUMNS:
+            with_it = [
+                item for item in holders if any(bare_name(name) == named.name for name, _ in item.columns.values())
+            ]
+            return _choose(named, schema, with_it, path, column=named.name)
+        wanted = {item.oid: item for item in holders}
+        parts = {
+            owner: item
             for item in self._named(_ON_RELATION[named.type], named.name)
             for owner_catalog, owner, _column in item.owners
-            if owner_catalog == "pg_class" and owner in wanted
-        ]
-        places = {relation.oid: item for item, relation in found}
-        chosen = self._choose(named, schema, [wanted[oid] for oid in places])
+            if owner_catalog == catalog and owner in wanted
+        }
+        chosen = _choose(named, schema, [wanted[oid] for oid in parts], path)
         return Resolution(
             named,
-            _found(places[chosen.target.address[1]], chosen.target.schema) if chosen.target else None,
-            tuple(_found(places[item.address[1]], item.schema) for item in chosen.elsewhere),
+            _found(parts[chosen.target.address[1]], chosen.target.schema) if chosen.target else None,
+            tuple(_found(parts[item.address[1]], item.schema) for item in chosen.elsewhere),
         )
 
-    def _choose(self, named: NamedObject, schema: str | None, candidates: list[CatalogObject], suffix: str = "") -> Resolution:
-        places = {_schema(item): _found(item, _schema(item), suffix) for item in candidates}
-        if named.type in _GLOBAL:
-            return Resolution(named, next(iter(places.values()), None))
-        if schema is not None:
-            return Resolution(named, places.get(schema))
-        target = next((places[name] for name in self._path if name in places), None)
-        return Resolution(named, target, tuple(place for place in places.values() if place is not target))
+
+def _choose(
+    named: NamedObject, schema: str | None, candidates: Sequence[CatalogObject], path: Sequence[str], column: str = ""
+) -> Resolution:
+    places = {_schema(item): _found(item, _schema(item), column) for item in candidates}
+    if named.type in _GLOBAL:
+        return Resolution(named, next(iter(places.values()), None))
+    if schema is not None:
+        return Resolution(named, places.get(schema))
+    target = next((places[name] for name in path if name in places), None)
+    return Resolution(named, target, tuple(place for place in places.values() if place is not target))
 
 
 def _schema(item: CatalogObject) -> str:
-    return unquoted(item.schema or "")
+    return bare_name(item.schema or "")
 
 
-def _found(item: CatalogObject, schema: str, suffix: str = "") -> Found:
-    identity = f"{item.identity}.{suffix}" if suffix else item.identity
-    address = ("pg_attribute:" + suffix, item.oid) if suffix else item.address
-    return Found(address, identity, schema)
+def _found(item: CatalogObject, schema: str, column: str = "") -> Found:
+    if not column:
+        return Found(item.address, item.identity, schema)
+    written = next(name for name, _ in item.columns.values() if bare_name(name) == column)
+    return Found(column_address(item.oid, column), f"{item.identity}.{written}", schema)
 
 
-def unquoted(name: str) -> str:
-    """The bare name of an identifier as PostgreSQL writes it."""
-    return name[1:-1].replace('""', '"') if name.startswith('"') else name
+_SET_PATH = re.compile(
+    r"SET\s+(?:SESSION\s+|LOCAL\s+)?(?:search_path\s*(?:=|\bTO\b)|SCHEMA\b)\s*(?P<value>.+)", re.IGNORECASE | re.DOTALL
+)
+_RESET_PATH = re.compile(r"RESET\s+(?:search_path|ALL)\s*", re.IGNORECASE)
+
+
+def _path_after(statement: Statement, path: tuple[str, ...], own: tuple[str, ...]) -> tuple[str, ...]:
+    """The search path after a statement, as far as its text tells."""
+    if statement.kind == "RESET":
+        return own if _RESET_PATH.fullmatch(statement.text) else path
+    match = _SET_PATH.fullmatch(statement.text) if statement.kind == "SET" else None
+    if match is None:
+        return path
+    if match["value"].strip().lower() == "default":
+        return own
+    return tuple(_path_entry(entry) for entry in split_arguments(match["value"]))
+
+
+def _path_entry(entry: str) -> str:
+    if entry.startswith("'"):
+        return entry[1:-1].replace("''", "'")
+    return bare_name(entry) if entry.startswith('"') else entry.lower()
 
 
 def split_arguments(arguments: str) -> list[str]:

@@ -113,8 +113,11 @@ def make_plan(wanted: Wanted, migrations: Sequence[Migration], ledger: Ledger) -
     if not chosen:
         return Plan((), (), relevant, _nothing(wanted, migrations, states))
     read = tuple(scripts.wanted(item) for item in chosen)
+    ledger.refuse_unfit(chosen)
     listed = ", ".join(f"{item.version} ({states[item.version].evidence()})" for item in chosen)
-    return Plan(tuple(chosen), read, relevant, f"To roll back, newest first: {listed}.", tuple(_warnings(chosen, states)))
+    return Plan(
+        tuple(chosen), read, relevant, f"To roll back, newest first: {listed}.", tuple(_warnings(chosen, states))
+    )
 
 
 def _choose(
@@ -122,7 +125,9 @@ def _choose(
 ) -> list[Migration]:
     has_version, has_target = not _is_empty(wanted.version), not _is_empty(wanted.to_version)
     if has_version and has_target:
-        raise Refused("Both version and to_version were given. Give version to roll back one migration, to_version to keep one and roll back all above.")
+        raise Refused(
+            "Both version and to_version were given. Give version to roll back one migration, to_version to keep one and roll back all above."
+        )
     if has_target:
         return _all_above(wanted, migrations, states, ledger)
     return _single(wanted, migrations, states, ledger)
@@ -132,7 +137,9 @@ def _is_empty(value: object) -> bool:
     return value is None or value == ""
 
 
-def _single(wanted: Wanted, migrations: Sequence[Migration], states: dict[str, VersionState], ledger: Ledger) -> list[Migration]:
+def _single(
+    wanted: Wanted, migrations: Sequence[Migration], states: dict[str, VersionState], ledger: Ledger
+) -> list[Migration]:
     migration = resolve_version(wanted.version, migrations)
     state = states[migration.version]
     if state.state == ledgers.ABSENT:

@@ -10,9 +10,8 @@ import dataclasses
 import os
 import typing as t
 
-from .catalog import snapshot
+from .catalog import bare_name, snapshot
 from .connection import connect, server_errors, settings_from
-from .effect import leaves
 from .errors import FailedUnchanged, Refused
 from .execute import Limits, Order, execute_plan, refuse_other_run
 from .ledger import InferredLedger, TableLedger
@@ -22,6 +21,7 @@ from .plan import Wanted, make_plan
 from .privileges import refuse_missing
 from .rows import count_rows
 from .server import inspect_target, sessions
+from .watch import Watch
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +33,9 @@ if t.TYPE_CHECKING:
     from .names import Resolution
     from .plan import Plan
     from .server import Target
+
+#: They take from a role what would keep it from being dropped.
+_REVOKES = frozenset({"REVOKE", "DROP OWNED", "REASSIGN OWNED"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +107,9 @@ def _rows_limit(value: object) -> int | None:
     if value is None or value == "":
         return None
     if isinstance(value, bool) or not str(value).isdecimal():
-        raise Refused(f"rollback_max_rows_lost is {value!r}. Give a whole number of rows, or leave it empty for no limit.")
+        raise Refused(
+            f"rollback_max_rows_lost is {value!r}. Give a whole number of rows, or leave it empty for no limit."
+        )
     return int(str(value))
 
 
@@ -126,7 +131,11 @@ def read_migrations(request: PlanRequest) -> list[Migration]:
     """
     migrations = find_migrations(request.migrations_dir)
     for asked in (request.wanted.version, request.wanted.to_version):
-        if asked is not None and asked != "" and not (asked is request.wanted.to_version and str(asked).strip("0") == ""):
+        if (
+            asked is not None
+            and asked != ""
+            and not (asked is request.wanted.to_version and str(asked).strip("0") == "")
+        ):
             resolve_version(asked, migrations)
     if request.wanted.version in (None, "") and request.wanted.to_version in (None, ""):
         resolve_version(request.wanted.version, migrations)
@@ -144,27 +153,41 @@ def plan_rollback(request: PlanRequest) -> Planned:
 
 
 def _plan(request: PlanRequest, migrations: Sequence[Migration]) -> Planned:
-    connection = connect(request.settings, application_name="cypher.rollback plan", lock_timeout=request.limits.lock_timeout, search_path=request.search_path)
-    with contextlib.closing(connection), connection.cursor() as cursor:
+    limits = request.limits
+    connection = connect(
+        request.settings,
+        application_name="cypher.rollback plan",
+        lock_timeout=limits.lock_timeout,
+        statement_timeout=limits.statement_timeout,
+        search_path=request.search_path,
+    )
+    watched = Watch(request.settings, connection.get_backend_pid())
+    with contextlib.closing(connection), watched as watch, connection.cursor() as cursor:
         target = inspect_target(connection, request.settings, request.system_identifier)
         connection.commit()
         connection.set_session(readonly=True, isolation_level="REPEATABLE READ")
-        refuse_other_run(cursor)
-        catalog = snapshot(cursor)
-        names = Names(catalog, cursor, request.search_path)
-        plan = make_plan(request.wanted, migrations, ledger_maker(request, migrations)(cursor, names))
-        if not plan.scripts:
-            return Planned(target, plan)
-        resolved = names.resolve_all(dict.fromkeys(item for statement in plan.statements for item in statement.drops))
-        _refuse_namesakes(resolved, request)
-        refuse_missing(cursor, resolved)
-        doomed = _doomed_tables(catalog, resolved)
-        estimate = _rows(cursor, doomed, request)
-        in_the_way = tuple(sessions(cursor))
-        warnings = [*plan.warnings, *_lock_warning(cursor, catalog, resolved)]
-    _refuse_too_many_rows(request, plan, estimate)
-    _rehearse(request, plan, migrations)
-    return Planned(target, plan, tuple(warnings), in_the_way, estimate)
+        locked = f"A lock to look at the database was not to be had within {limits.lock_timeout}; nothing was stopped or changed"
+        with watch.lock_errors(Refused, locked):
+            planned = _look(cursor, request, migrations, target)
+    if planned.plan.scripts:
+        _refuse_too_many_rows(request, planned.plan, planned.rows_estimate)
+        _rehearse(request, planned.plan, migrations)
+    return planned
+
+
+def _look(cursor: t.Any, request: PlanRequest, migrations: Sequence[Migration], target: Target) -> Planned:
+    refuse_other_run(cursor)
+    catalog = snapshot(cursor)
+    names = Names(catalog, cursor, request.search_path)
+    plan = make_plan(request.wanted, migrations, ledger_maker(request, migrations)(cursor, names))
+    if not plan.scripts:
+        return Planned(target, plan)
+    resolved = names.resolve_scripts(plan.scripts)
+    _refuse_namesakes(resolved, request)
+    refuse_missing(cursor, resolved, revokes=any(statement.kind in _REVOKES for statement in plan.statements))
+    doomed = _doomed_tables(cursor, catalog, resolved)
+    warnings = [*plan.warnings, *_lock_warning(cursor, catalog, doomed)]
+    return Planned(target, plan, tuple(warnings), tuple(sessions(cursor)), _rows(cursor, doomed, request))
 
 
 def _refuse_namesakes(resolved: Sequence[Resolution], request: PlanRequest) -> None:
@@ -174,7 +197,11 @@ def _refuse_namesakes(resolved: Sequence[Resolution], request: PlanRequest) -> N
     item, _place = places[0]
     found = ", ".join(place.identity for candidate, place in places if candidate is item)
     more = f" (and {len({id(c) for c, _ in places}) - 1} more names)" if len({id(c) for c, _ in places}) > 1 else ""
-    goes = f"would drop {item.target.identity} and leave" if item.target else "would find none in rollback_search_path and leave"
+    goes = (
+        f"would drop {item.target.identity} and leave"
+        if item.target
+        else "would find none in rollback_search_path and leave"
+    )
     raise Refused(
         f"The DOWN names {item.named} without a schema{more}. It {goes} {found}. Nothing was stopped or changed. "
         f"Write the schema in the DOWN, add it to rollback_search_path ({', '.join(request.search_path)}), "
@@ -183,22 +210,34 @@ def _refuse_namesakes(resolved: Sequence[Resolution], request: PlanRequest) -> N
     )
 
 
-def _doomed_tables(catalog: Catalog, resolved: Sequence[Resolution]) -> list[CatalogObject]:
-    """Tables with rows that go for certain: named ones, their partitions, and all of a named schema."""
+def _doomed_tables(cursor: t.Any, catalog: Catalog, resolved: Sequence[Resolution]) -> list[CatalogObject]:
+    """Tables with rows that go for certain: named ones, their partitions and heirs, and all of a named schema."""
     addresses = {item.target.address for item in resolved if item.target}
     schemas = {item.named.name for item in resolved if item.target and item.named.type == "schema"}
-    found: dict[tuple[str, int], CatalogObject] = {}
-    for item in catalog:
-        if item.address in addresses and item.kind == "p":
-            found.update({leaf.address: leaf for leaf in leaves(catalog, item)})
-        elif item.kind == "r" and (item.address in addresses or (item.schema or "").strip('"') in schemas):
-            found[item.address] = item
-    return list(found.values())
+    named = [
+        item.oid
+        for item in catalog
+        if item.kind in ("r", "p") and (item.address in addresses or bare_name(item.schema or "") in schemas)
+    ]
+    cursor.execute(
+        "WITH RECURSIVE doomed(oid) AS (SELECT x::pg_catalog.oid FROM pg_catalog.unnest(%s::pg_catalog.int8[]) u(x) "
+        "UNION SELECT h.inhrelid FROM pg_catalog.pg_inherits h JOIN doomed d ON d.oid = h.inhparent) SELECT oid::pg_catalog.int8 FROM doomed",
+        (named,),
+    )
+    doomed = {row[0] for row in cursor.fetchall()}
+    return [table for table in catalog.tables() if table.oid in doomed]
 
 
 def _rows(cursor: t.Any, tables: Sequence[CatalogObject], request: PlanRequest) -> int:
     if request.limits.max_rows_lost is not None:
-        return sum(count_rows(cursor, tables).values())
+        counted = count_rows(cursor, tables)
+        unknown = [table.identity for table in tables if table.identity not in counted]
+        if unknown:
+            raise Refused(
+                f"The rows of {', '.join(unknown[:8])} cannot be counted by this role, so whether rollback_max_rows_lost holds cannot be known. "
+                "Nothing was stopped or changed. Set rollback_db_user to a role that may read all rows of these tables."
+            )
+        return sum(counted.values())
     cursor.execute(
         "SELECT coalesce(pg_catalog.sum(greatest(reltuples, 0)), 0)::pg_catalog.int8 FROM pg_catalog.pg_class WHERE oid = ANY(%s::pg_catalog.oid[])",
         ([table.oid for table in tables],),
@@ -220,26 +259,37 @@ def _rehearse(request: PlanRequest, plan: Plan, migrations: Sequence[Migration])
     """What a DOWN that changes data destroys is only known by running it; with a limit set, that is done before the stop."""
     if request.limits.max_rows_lost is None or all(statement.only_drops for statement in plan.statements):
         return
-    order = Order(request.settings, plan, request.search_path, request.limits, preview=True)
+    order = Order(
+        request.settings,
+        plan,
+        request.search_path,
+        request.limits,
+        preview=True,
+        accept_left_over=request.left_over == "accept",
+    )
     try:
         execute_plan(order, ledger_maker(request, migrations))
     except FailedUnchanged as err:
-        raise Refused(f"A trial of the DOWN, undone at once, did not pass: {err} Nothing was stopped.", **err.details) from err
+        raise Refused(
+            f"A trial of the DOWN, undone at once, did not pass: {err} Nothing was stopped.", **err.details
+        ) from err
 
 
-def _lock_warning(cursor: t.Any, catalog: Catalog, resolved: Sequence[Resolution]) -> list[str]:
+def _lock_warning(cursor: t.Any, catalog: Catalog, tables: Sequence[CatalogObject]) -> list[str]:
     """A transaction that drops thousands of tables can run out of the server's lock table (measured at about 3,200)."""
     cursor.execute(
         "SELECT pg_catalog.current_setting('max_locks_per_transaction')::int * (pg_catalog.current_setting('max_connections')::int "
         "+ pg_catalog.current_setting('max_prepared_transactions')::int)"
     )
     capacity = int(cursor.fetchone()[0])
-    doomed = {table.oid for table in _doomed_tables(catalog, resolved)}
+    doomed = {table.oid for table in tables}
     # A table, its TOAST table, that one's index, and each index and sequence of its own.
     needed = 3 * len(doomed) + sum(1 for item in catalog if any(owner in doomed for _, owner, _ in item.owners))
     if needed <= capacity:
         return []
     return [
-        f"The plan needs about {needed} locks, and the server has room for about {capacity}: it may fail with 'out of shared memory' "
-        "and change nothing. Raise max_locks_per_transaction and restart the server."
+        (
+            f"The plan needs about {needed} locks, and the server has room for about {capacity}: it may fail with 'out of shared memory' "
+            "and change nothing. Raise max_locks_per_transaction and restart the server."
+        )
     ]

@@ -13,8 +13,8 @@ from .errors import Refused
 if t.TYPE_CHECKING:
     import psycopg2.extensions
 
+    from .catalog import Cursor
     from .connection import ConnectionSettings
-    from .ledger import Cursor
 
 OLDEST_MAJOR = 13
 
@@ -35,7 +35,9 @@ class Target:
         return dataclasses.asdict(self)
 
 
-def inspect_target(connection: psycopg2.extensions.connection, settings: ConnectionSettings, expected_identifier: str = "") -> Target:
+def inspect_target(
+    connection: psycopg2.extensions.connection, settings: ConnectionSettings, expected_identifier: str = ""
+) -> Target:
     """Refuse a server on which a rollback cannot be safe, and say which one it is.
 
     :param expected_identifier: system identifier that the cluster must have; empty, any.
@@ -54,7 +56,8 @@ def inspect_target(connection: psycopg2.extensions.connection, settings: Connect
         raise Refused(f"The {where} is a standby: it cannot be changed. Set rollback_db_host to the primary.")
     if read_only == "on":
         raise Refused(
-            f"The {where} is read-only (default_transaction_read_only is on). Turn it off for this server, database or role, or set rollback_db_host to the primary."
+            f"The {where} is read-only (default_transaction_read_only is on). Turn it off for this server, database or role, "
+            "or set rollback_db_host to the primary."
         )
     if major < OLDEST_MAJOR:
         raise Refused(f"The {where} runs PostgreSQL {version}; {OLDEST_MAJOR} is the oldest that is supported.")
@@ -77,37 +80,54 @@ def _refuse_pooler(connection: psycopg2.extensions.connection, cursor: Cursor) -
         )
 
 
+_SESSION = (
+    "pid, usename::pg_catalog.text, application_name, coalesce(client_addr::pg_catalog.text, 'local'), state, "
+    "pg_catalog.to_char(coalesce(xact_start, state_change) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), pg_catalog.left(query, 200)"
+)
+_SESSION_KEYS = ("pid", "user", "application", "client", "state", "since", "query")
+
+
 def sessions(cursor: Cursor, run_application: str = "cypher.rollback") -> list[dict[str, t.Any]]:
     """Other sessions of this database, for the preview and for messages."""
     cursor.execute(
-        "SELECT pid, usename::text, application_name, coalesce(client_addr::text, 'local'), state, "
-        "pg_catalog.to_char(coalesce(xact_start, state_change) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), pg_catalog.left(query, 200) "
+        f"SELECT {_SESSION} "
         "FROM pg_catalog.pg_stat_activity WHERE datname = pg_catalog.current_database() AND pid <> pg_catalog.pg_backend_pid() "
         "AND backend_type = 'client backend' AND application_name NOT LIKE %s ORDER BY xact_start NULLS LAST, pid",
         (run_application + "%",),
     )
-    return [session_of(row) for row in cursor.fetchall()]
+    return [dict(zip(_SESSION_KEYS, row, strict=True)) for row in cursor.fetchall()]
 
 
 def blockers(cursor: Cursor, pid: int) -> list[dict[str, t.Any]]:
-    """Sessions that keep one from a lock it waits for."""
+    """Sessions and prepared transactions that keep one session from a lock it waits for; ``end`` is how to end each."""
+    cursor.execute("SELECT pg_catalog.pg_blocking_pids(%s)", (pid,))
+    pids = list(cursor.fetchall()[0][0])
+    if not pids:
+        return []
+    cursor.execute(f"SELECT {_SESSION} FROM pg_catalog.pg_stat_activity WHERE pid = ANY(%s) ORDER BY pid", (pids,))
+    found = [dict(zip(_SESSION_KEYS, row, strict=True)) for row in cursor.fetchall()]
+    for session in found:
+        session["end"] = f"SELECT pg_terminate_backend({session['pid']})"
+    # PostgreSQL gives a prepared transaction, which no session holds, as process 0.
+    return found + (_prepared(cursor) if 0 in pids else [])
+
+
+def _prepared(cursor: Cursor) -> list[dict[str, t.Any]]:
     cursor.execute(
-        "SELECT pid, usename::text, application_name, coalesce(client_addr::text, 'local'), state, "
-        "pg_catalog.to_char(coalesce(xact_start, state_change) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), pg_catalog.left(query, 200) "
-        "FROM pg_catalog.pg_stat_activity WHERE pid = ANY(pg_catalog.pg_blocking_pids(%s)) ORDER BY pid",
-        (pid,),
+        "SELECT gid, owner::pg_catalog.text, pg_catalog.to_char(prepared AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), "
+        "pg_catalog.quote_literal(gid) FROM pg_catalog.pg_prepared_xacts WHERE database = pg_catalog.current_database() ORDER BY prepared"
     )
-    return [session_of(row) for row in cursor.fetchall()]
-
-
-def session_of(row: tuple[t.Any, ...]) -> dict[str, t.Any]:
-    """A row of pg_stat_activity under the names of the report."""
-    return dict(zip(("pid", "user", "application", "client", "state", "since", "query"), row, strict=True))
+    return [
+        {"pid": 0, "user": owner, "application": "", "client": "local", "state": "prepared transaction", "since": since,
+         "query": f"PREPARE TRANSACTION {quoted}", "end": f"ROLLBACK PREPARED {quoted}"}
+        for _gid, owner, since, quoted in cursor.fetchall()
+    ]  # fmt: skip
 
 
 def describe_session(session: dict[str, t.Any]) -> str:
     """One session in a message."""
+    query = " ".join(str(session["query"]).split())
     return (
-        f"pid {session['pid']}, user {session['user']}, application {session['application'] or '-'}, {session['state']} "
-        f"since {session['since']}, query: {' '.join(str(session['query']).split())}"
+        f"pid {session['pid']}, user {session['user'] or '-'}, application {session['application'] or '-'}, client {session['client']}, "
+        f"{session['state'] or 'state not shown to this role'} since {session['since'] or '(not shown)'}, query: {query}"
     )

@@ -15,6 +15,7 @@ from .connection import connect, server_errors
 from .errors import RollbackError
 from .rows import count_rows
 from .server import inspect_target
+from .watch import Watch
 
 if t.TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,6 +33,7 @@ class VerifyRequest:
     :param added: what that rollback made anew, under names that it may also have dropped.
     :param row_counts: rows by table in the backup; ``None`` when there is none to compare with.
     :param changed_tables: tables whose rows the rollback itself changed, proven in its transaction.
+    :param invalid: identities of indexes and constraints that were not valid before the rollback either.
     """
 
     settings: ConnectionSettings
@@ -42,13 +44,15 @@ class VerifyRequest:
     added: Sequence[Mapping[str, t.Any]] = ()
     row_counts: Mapping[str, int] | None = None
     changed_tables: Sequence[str] = ()
+    invalid: Sequence[str] = ()
+    lock_timeout: str = "5s"
     statement_timeout: str = "0"
 
 
 def verify_database(request: VerifyRequest) -> tuple[Target, tuple[Check, ...]]:
     """Check everything in one read-only snapshot.
 
-    :raises RollbackError: when the server cannot be asked.
+    :raises RollbackError: when the server cannot be asked, or a table is locked.
     """
     with server_errors(RollbackError, "verifying the database"):
         return _verify(request)
@@ -59,13 +63,18 @@ def _verify(request: VerifyRequest) -> tuple[Target, tuple[Check, ...]]:
         request.settings,
         application_name="cypher.rollback verify",
         search_path=request.search_path,
+        lock_timeout=request.lock_timeout,
         statement_timeout=request.statement_timeout,
     )
-    with contextlib.closing(connection), connection.cursor() as cursor:
+    watched = Watch(request.settings, connection.get_backend_pid())
+    with contextlib.closing(connection), watched as watch, connection.cursor() as cursor:
         target = inspect_target(connection, request.settings)
         connection.commit()
         connection.set_session(readonly=True, isolation_level="REPEATABLE READ")
-        return target, tuple(_checks(cursor, request))
+        with watch.lock_errors(
+            RollbackError, f"The database could not be verified: a table was locked for {request.lock_timeout}"
+        ):
+            return target, tuple(_checks(cursor, request))
 
 
 def _checks(cursor: t.Any, request: VerifyRequest) -> t.Iterator[Check]:
@@ -75,9 +84,14 @@ def _checks(cursor: t.Any, request: VerifyRequest) -> t.Iterator[Check]:
         again = {(item["type"], item["identity"]) for item in request.added}
         yield gone_check([item for item in dropped if (item["type"], item["identity"]) not in again], catalog)
     if request.row_counts is not None:
-        expected = {name for name in request.row_counts if name not in request.changed_tables}
-        tables = [table for table in catalog.tables() if table.identity in expected]
-        yield compare_rows(request.row_counts, count_rows(cursor, tables), set(request.changed_tables))
-    yield from structure_checks(cursor)
+        there = {table.identity: table for table in catalog.tables()}
+        # A partitioned table has no rows but those of its partitions, which are compared themselves.
+        parents = {item.identity for item in catalog if item.kind == "p"}
+        ignored = {*request.changed_tables, *(item["identity"] for item in dropped), *parents}
+        counted = count_rows(
+            cursor, [table for name, table in there.items() if name in request.row_counts and name not in ignored]
+        )
+        yield compare_rows(request.row_counts, counted, ignored, there)
+    yield from structure_checks(cursor, lambda item: item.identity in request.invalid)
     yield from critical_tables(cursor, request.critical_tables, {item["identity"] for item in dropped})
     yield from operator_checks(cursor, request.checks)

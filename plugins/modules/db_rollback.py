@@ -140,7 +140,9 @@ def run(params, preview):
     """Plan once more, because something may have happened since, and run it."""
     request = planning.plan_request(params)
     migrations = planning.read_migrations(request)
-    planned = planning.plan_rollback(dataclasses.replace(request, limits=dataclasses.replace(request.limits, max_rows_lost=None)))
+    planned = planning.plan_rollback(
+        dataclasses.replace(request, limits=dataclasses.replace(request.limits, max_rows_lost=None))
+    )
     if not planned.plan.scripts:
         return None, planned
     if params["digest"] and params["digest"] != planned.plan.digest:
@@ -168,7 +170,7 @@ def result_of(done, planned):
         return {"changed": False, "committed": False, "message": planned.plan.message}
     effect = done.effect.to_dict()
     return {
-        "changed": True,
+        "changed": any(effect[key] for key in ("dropped", "changed", "added", "row_changes", "touched")),
         "committed": done.committed,
         "xid": done.xid,
         "effect": effect,
@@ -217,9 +219,12 @@ def main():
     if not sql.HAS_PGLAST:
         module.fail_json(msg=missing_required_lib("pglast"), exception=sql.PGLAST_IMPORT_ERROR)
     try:
-        result = result_of(*run(module.params, module.check_mode))
+        done, planned = run(module.params, module.check_mode)
     except errors.RollbackError as err:
         module.fail_json(msg=str(err), outcome=err.outcome, details=err.details)
+    result, warnings = result_of(done, planned), (done.warnings if done else ())
+    for warning in warnings:
+        module.warn(warning)
     module.exit_json(**result)
 
 

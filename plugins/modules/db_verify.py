@@ -68,6 +68,11 @@ options:
         description: What it must equal.
         type: raw
         required: true
+  lock_timeout:
+    description:
+      - How long a query waits for a lock, as a PostgreSQL duration.
+    type: str
+    default: 5s
   statement_timeout:
     description:
       - How long one query may run, as a PostgreSQL duration. V(0), without limit.
@@ -119,6 +124,8 @@ def verify_request(params):
         added=effect.get("added", ()),
         row_counts=params["row_counts"] or None,
         changed_tables=effect.get("touched", ()),
+        invalid=effect.get("invalid", ()),
+        lock_timeout=params["lock_timeout"],
         statement_timeout=params["statement_timeout"],
     )
 
@@ -137,6 +144,7 @@ def main():
         "row_counts": {"type": "dict"},
         "critical_tables": {"type": "list", "elements": "str", "default": []},
         "verify_checks": {"type": "list", "elements": "dict", "default": [], "options": check},
+        "lock_timeout": {"type": "str", "default": "5s"},
         "statement_timeout": {"type": "str", "default": "0"},
     }
     module = AnsibleModule(argument_spec=argument_spec, supports_check_mode=True)
@@ -150,7 +158,9 @@ def main():
     verification = {"passed": not failed, "checks": [dataclasses.asdict(item) for item in done]}
     if failed:
         module.fail_json(
-            msg=f"The verification failed: {'; '.join(failed)}.", verification=verification, details={"verification": verification}
+            msg=f"The verification failed: {'; '.join(failed)}.",
+            verification=verification,
+            details={"verification": verification},
         )
     module.exit_json(changed=False, verification=verification, target=target.to_dict())
 
