@@ -51,7 +51,7 @@ SELECT name,
          WHEN NOT has_schema_privilege(split_part(name, '.', 1), 'USAGE') THEN 'not readable'
          WHEN NOT has_table_privilege(to_regclass(name), 'SELECT') THEN 'not readable'
          ELSE 'ok' END
-FROM unnest(%s) AS name
+FROM unnest(%s::text[]) AS name
 """
 
 ORDERS_QUERY = """

@@ -1,0 +1,159 @@
+# Copyright (c) 2026, the cypher.rollback authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""README.md: its commands are run as they stand there, and what it says about settings, outcomes and links is so."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import typing as t
+from pathlib import Path
+
+import pytest
+import yaml
+from ansible_collections.cypher.rollback.plugins.module_utils.outcome import RULES
+
+from tests.runbook.test_artifact import DEPENDENCIES, collections_folder
+from tests.support.runbook import REPOSITORY, Application, Project, Run
+from tests.support.settings_table import README, settings, with_table
+
+if t.TYPE_CHECKING:
+    from tests.conftest import Database
+
+TEXT = README.read_text(encoding="utf-8")
+RUN_BLOCKS = dict(re.findall(r"<!-- run: (\w+) -->\n```bash\n(.*?)```", TEXT, re.DOTALL))
+#: Setting up, the demo and all tests: the demo has a test of its own, and this is one of the tests.
+OTHER_COMMANDS = {"make setup", ".venv/bin/ansible-playbook --version", "make demo", "make test"}
+
+
+def shell(block: str, folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run a block as a person who pastes it into a shell."""
+    return subprocess.run(
+        ["sh", "-e"], input=block, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+class Reader:
+    """Somebody who follows README.md in a checkout, with a database of their own."""
+
+    def __init__(self, folder: Path, project: Project) -> None:
+        self.folder = folder
+        self.project = project
+        for name in ("playbooks", "roles", "ansible.cfg"):
+            (folder / name).symlink_to(REPOSITORY / name)
+        (folder / ".venv").symlink_to(sys.prefix)
+        self.write_inventory()
+
+    def write_inventory(self) -> None:
+        """The example, with the values of this database and application."""
+        (block,) = re.findall(r"```yaml\n(erp_db:.*?)```", TEXT, re.DOTALL)
+        inventory = yaml.safe_load(block)
+        assert set(inventory["all"]["vars"]) <= set(settings())
+        inventory["all"]["vars"] |= self.project.settings
+        (self.folder / "shop").mkdir()
+        (self.folder / "shop" / "hosts.yml").write_text(yaml.safe_dump(inventory), encoding="utf-8")
+
+    def follow(self, name: str) -> Run:
+        """Run a block of README.md."""
+        before = set(self.project.run_folders())
+        done = shell(RUN_BLOCKS[name], self.folder, self.project.environment())
+        new = [folder for folder in self.project.run_folders() if folder not in before]
+        report = json.loads((new[0] / "report.json").read_text(encoding="utf-8")) if new else None
+        return Run(done.returncode, done.stdout + done.stderr, report, new[0] if new else self.folder)
+
+
+def test_the_commands_do_what_they_are_there_for(tmp_path: Path, database: Database) -> None:
+    project = Project(tmp_path / "own", database)
+    project.migrate("0003")
+    with Application(project, "0003") as application:
+        # The release that fits whatever is left of the database.
+        application.release_file.write_text("0001\n", encoding="utf-8")
+        reader = Reader(tmp_path, project)
+        before = project.dump()
+        preview = reader.follow("preview")
+        assert preview.returncode == 0, preview.output
+        assert preview.report is None
+        assert "WOULD BE LOST" in preview.output
+        assert (project.dump(), project.backups.exists()) == (before, False)
+        run = reader.follow("rollback")
+        assert (run.returncode, run.outcome) == (0, "rolled_back"), run.output
+        assert {item.name for item in run.folder.iterdir()} == {"report.json", "journal.jsonl"}
+        assert {"manifest.json", "dump", "globals.sql"} <= {item.name for item in project.published()[0].iterdir()}
+        verified = reader.follow("verify")
+        assert verified.returncode == 0, verified.output
+        several = reader.follow("several")
+        assert (several.returncode, several.outcome) == (0, "rolled_back"), several.output
+        assert several.report is not None
+        assert several.report["plan"]["versions"] == ["0002"]
+        subprocess.run(application.commands["stop"], check=True, capture_output=True)
+        restarted = reader.follow("restart")
+        assert restarted.returncode == 0, restarted.output
+        assert application.health() == 200
+
+
+def test_the_collection_is_installed_as_described(tmp_path: Path) -> None:
+    checkout = tmp_path / "checkout"
+    hidden = shutil.ignore_patterns(".*", "__pycache__", "*.tar.gz")
+    shutil.copytree(REPOSITORY, checkout, ignore=hidden)
+    tree = tmp_path / "collections"
+    for name in DEPENDENCIES:
+        link = tree / "ansible_collections" / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(collections_folder() / name, target_is_directory=True)
+    environment = {
+        **os.environ,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "ANSIBLE_COLLECTIONS_PATH": str(tree),
+        "ANSIBLE_COLLECTIONS_SCAN_SYS_PATH": "false",
+        "ANSIBLE_GALAXY_SERVER": "http://127.0.0.1:9",  # nobody listens there: all that is needed is here
+        "PIP_NO_INDEX": "1",
+    }
+    done = shell(RUN_BLOCKS["install"], checkout, environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    listed = shell("ansible-playbook --syntax-check cypher.rollback.rollback", tmp_path, environment)
+    assert listed.returncode == 0, listed.stdout + listed.stderr
+
+
+def test_no_command_is_left_out() -> None:
+    blocks = re.findall(r"(<!-- run: \w+ -->\n)?```bash\n(.*?)```", TEXT, re.DOTALL)
+    assert len(RUN_BLOCKS) == 6
+    others = {line for mark, block in blocks if not mark for line in block.splitlines()}
+    assert others == OTHER_COMMANDS
+    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"make (\w+)", " ".join([*others, *re.findall(r"`(make \w+)`", TEXT)])):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_the_settings_table_is_that_of_the_argument_specs() -> None:
+    assert "| `rollback_db_host` |" in TEXT
+    assert with_table(TEXT) == TEXT, "run: python -m tests.support.settings_table"
+
+
+def test_every_setting_that_is_named_exists() -> None:
+    named = set(re.findall(r"`(rollback_\w+)[`:]", TEXT))
+    assert named
+    assert named - set(settings()) == set()
+
+
+def test_the_outcomes_are_those_of_the_collection() -> None:
+    section = TEXT.split("### How a run ends")[1].split("###")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == {outcome for outcome, _ in RULES}
+
+
+@pytest.mark.parametrize(
+    "path", [*sorted(REPOSITORY.glob("roles/*/README.md")), README], ids=lambda path: path.parent.name
+)
+def test_links_lead_somewhere(path: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8"))
+    assert [link for link in links if "://" not in link and not (path.parent / link).exists()] == []
+
+
+def test_every_role_is_described() -> None:
+    roles = [folder for folder in (REPOSITORY / "roles").iterdir() if (folder / "tasks").is_dir()]
+    assert len(roles) >= 10
+    assert [role.name for role in roles if not (role / "README.md").is_file()] == []
