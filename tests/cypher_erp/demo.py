@@ -44,6 +44,7 @@ SHOWN = ("WOULD BE LOST", "ROWS", "SKIPPED", "LEFT OVER", "WARNINGS", "Check mod
 
 STAGES = {
     "plan": "finds the DOWN of 0003, checks what can be known before anything is stopped",
+    "early_backup": "dumps the database while the shop still runs",
     "stop": "stops the shop, so that nobody writes what is about to go",
     "backup": "dumps the database, counts its rows in the same snapshot, reads the dump back",
     "rollback": "runs the DOWN in one transaction, and compares the catalog before and after",

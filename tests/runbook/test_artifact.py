@@ -83,6 +83,23 @@ def test_the_archive_holds_what_runs_and_not_what_tests(artifact: Artifact) -> N
     assert [name for name in names if name.endswith((".pyc", "__pycache__", ".orig", ".retry"))] == []
 
 
+def test_no_other_copy_of_the_collection_is_found(artifact: Artifact, tmp_path: Path) -> None:
+    for name in DEPENDENCIES:
+        link = tmp_path / "ansible_collections" / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(collections_folder() / name, target_is_directory=True)
+    done = subprocess.run(
+        [program("ansible-playbook"), "--syntax-check", "cypher.rollback.rollback"],
+        cwd=tmp_path,
+        env={**artifact.environment, "ANSIBLE_COLLECTIONS_PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "cypher.rollback" in done.stdout + done.stderr
+
+
 def test_the_installed_collection_takes_a_migration_back(
     artifact: Artifact, tmp_path: Path, database: Database
 ) -> None:
@@ -111,6 +128,5 @@ def test_the_installed_collection_takes_a_migration_back(
     assert [folder.name for folder in project.run_folders()]
     used = [line.split()[-1] for line in output.splitlines() if line.startswith("Using module file ")]
     ours = [path for path in used if "/cypher/rollback/" in path]
-    assert {Path(path).stem for path in ours} >= {"db_backup", "db_rollback", "db_verify", "migration_plan_info"}
     assert [path for path in ours if not path.startswith(f"{artifact.installed}/")] == []
     assert f"{REPOSITORY}/" not in output.replace(sys.prefix, "")
