@@ -239,10 +239,16 @@ class Demo:
                 if found:
                     now = time.monotonic()
                     print(f"{now - began:6.1f} s\n" if began else "", end="")
-                    print(f"   {found[1]:<14} {STAGES.get(found[1], ''):<86}", end="", flush=True)
+                    print(f"   {found[1]:<14} {self.purpose(found[1]):<86}", end="", flush=True)
                     began = now
         finally:
             print(f"{time.monotonic() - began:6.1f} s" if began else "")
+
+    def purpose(self, stage: str) -> str:
+        """What a stage is there for."""
+        if stage == "previous_code" and not self.with_git:
+            return "leaves the code as it is, because no release is named"
+        return STAGES.get(stage, "")
 
     def prove(self, products: int | None) -> None:
         """See for ourselves, without asking the product."""
