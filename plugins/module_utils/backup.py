@@ -18,6 +18,7 @@ import stat
 import time
 import typing as t
 
+from . import content as contents
 from . import manifest as manifests
 from .archive import ArchiveReader, large_object_files, prove, table_files
 from .connection import ConnectionSettings, client_environment, connect
@@ -79,6 +80,7 @@ class BackupRequest:
     :param version: the migration that is about to be rolled back or applied; becomes part of the name.
     :param jobs: workers of pg_dump; 0: as many as the host has processors, 4 at the most, 1 for a small database.
     :param lock_timeout: PostgreSQL duration to wait for a table that another session has locked; ``0``: for ever.
+    :param early: also record what proves later that the database still holds what the backup holds.
     """
 
     settings: ConnectionSettings
@@ -90,6 +92,7 @@ class BackupRequest:
     require_patched: bool = False
     lock_timeout: str = "5s"
     run_id: str = ""
+    early: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +111,11 @@ class Readiness:
 
 @dataclasses.dataclass(frozen=True)
 class Backup:
-    """A published backup."""
+    """A published backup.
+
+    :param confirmed_at: when an early backup was proven to hold the database as it was then; empty for any other.
+    :param stale: why an early backup was of no use, so that this one was taken.
+    """
 
     id: str
     path: str
@@ -121,10 +128,17 @@ class Backup:
     finished_at: str
     phases: dict[str, float]
     warnings: tuple[str, ...]
+    confirmed_at: str = ""
+    stale: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """One sentence for the operator."""
         size = _megabytes(self.bytes)
+        if self.confirmed_at:
+            return (
+                f"Backup {self.id}, taken before the stop, holds the database exactly as it is now: {len(self.tables)} "
+                f"tables, {size}, compared in {self.seconds:.1f} s."
+            )
         return f"Backup {self.id} taken and verified: {len(self.tables)} tables, {size} in {self.seconds:.1f} s."
 
 
@@ -184,9 +198,9 @@ def check_ready(request: BackupRequest) -> Readiness:
 
     :raises Refused: with what is missing and the setting or command that resolves it.
     """
-    _check_request(request)
+    check_request(request)
     _check_folder(request.backup_dir)
-    with contextlib.closing(_connect(request)) as connection, connection.cursor() as cursor:
+    with contextlib.closing(open_connection(request)) as connection, connection.cursor() as cursor:
         cursor.execute(_SERVER)
         ((in_recovery, system_identifier, server_version, size, by_limits, by_server),) = cursor.fetchall()
         if in_recovery:
@@ -203,7 +217,8 @@ def check_ready(request: BackupRequest) -> Readiness:
     return Readiness(tools, jobs, size, estimated, free, server_version, system_identifier, warnings)
 
 
-def _connect(request: BackupRequest) -> psycopg2.extensions.connection:
+def open_connection(request: BackupRequest) -> psycopg2.extensions.connection:
+    """A connection that only reads, each transaction of it in one snapshot, without limits but the one on locks."""
     connection = connect(
         request.settings,
         application_name="cypher.rollback backup",
@@ -215,7 +230,8 @@ def _connect(request: BackupRequest) -> psycopg2.extensions.connection:
     return connection
 
 
-def _check_request(request: BackupRequest) -> None:
+def check_request(request: BackupRequest) -> None:
+    """:raises BackupRefused: where a value means nothing."""
     if request.kind not in KINDS:
         raise BackupRefused(f"There is no kind of backup {request.kind!r}; choose one of {', '.join(KINDS)}.")
     if not _VERSION.fullmatch(request.version) or ".." in request.version:
@@ -361,7 +377,7 @@ def remove_leftovers(backup_dir: str) -> list[str]:
         if not entry.name.startswith(PARTIAL_PREFIX) or not entry.is_dir(follow_symlinks=False):
             continue
         with contextlib.suppress(OSError):
-            lock = _take_lock(entry.path)
+            lock = take_lock(entry.path)
             try:
                 shutil.rmtree(entry.path)
             finally:
@@ -370,7 +386,7 @@ def remove_leftovers(backup_dir: str) -> list[str]:
     return removed
 
 
-def _take_lock(folder: str) -> int:
+def take_lock(folder: str) -> int:
     """Descriptor of the folder's lock, held until it is closed by us and by every program that inherited it.
 
     :raises OSError: someone else holds it, or removed the folder in the meantime.
@@ -403,7 +419,7 @@ class PartialFolder(contextlib.AbstractContextManager["PartialFolder"]):
             with contextlib.suppress(FileExistsError, FileNotFoundError, BlockingIOError):
                 os.mkdir(self.path, 0o700)
                 os.chmod(self.path, 0o700)
-                self.lock = _take_lock(self.path)
+                self.lock = take_lock(self.path)
                 return self
         raise BackupFailed(f"No folder for the backup can be made in {self.backup_dir}. {UNCHANGED}")
 
@@ -477,7 +493,7 @@ SELECT a.pid, a.usename, a.application_name, a.state, to_char(a.xact_start AT TI
 """
 
 #: A limit on idle transactions would end the one that keeps the snapshot alive.
-_NO_LIMITS = """
+NO_LIMITS = """
 SELECT set_config(name, '0', false) FROM pg_settings
  WHERE name IN ('idle_in_transaction_session_timeout', 'idle_session_timeout', 'transaction_timeout')
 """
@@ -487,10 +503,10 @@ class Snapshot(contextlib.AbstractContextManager["Snapshot"]):
     """One state of the database, for as long as the block lasts."""
 
     def __init__(self, request: BackupRequest) -> None:
-        self._connection = _connect(request)
+        self._connection = open_connection(request)
         try:
             with self._connection.cursor() as cursor:
-                cursor.execute(_NO_LIMITS)
+                cursor.execute(NO_LIMITS)
                 cursor.execute(_SNAPSHOT_FACTS)
                 (row,) = cursor.fetchall()
                 cursor.execute(_TABLES)
@@ -499,7 +515,20 @@ class Snapshot(contextlib.AbstractContextManager["Snapshot"]):
             self._connection.close()
             raise
         self.name: str = row[0]
+        self.server_version: int = self._connection.server_version
         self.facts = dict(zip(("lsn", "xmin", "xmax", "taken_at"), row[1:5], strict=True))
+
+    def early_content(self) -> contents.Content:
+        """What else than rows a dump in this snapshot holds, for an early backup; to be read before the dump begins."""
+        seed = contents.new_seed()
+        with self._connection.cursor() as cursor:
+            cursor.execute(contents.SETTINGS)
+            return contents.Content(
+                seed,
+                sequences=contents.read_sequences(cursor),
+                catalogs=contents.read_catalogs(cursor, seed),
+                activity={table.identity: table.activity for table in contents.read_tables(cursor)},
+            )
 
     def blockers(self) -> list[dict[str, t.Any]]:
         """Sessions that hold a table for themselves alone."""
@@ -518,31 +547,37 @@ class Counts(t.NamedTuple):
     rows: dict[int, int]
     large_objects: dict[int, int]
     seconds: float
+    content: contents.Content | None = None
 
 
 class RowCounter(contextlib.AbstractContextManager["RowCounter"]):
-    """Counts every table in the snapshot from a connection of its own, in a thread, while the dump runs."""
+    """Counts every table in the snapshot from a connection of its own, in a thread, while the dump runs.
 
-    def __init__(self, request: BackupRequest, snapshot: Snapshot) -> None:
-        self._connection = _connect(request)
+    :param begun: the content of an early backup, without that of tables and large objects, which is summed up too.
+    """
+
+    def __init__(self, request: BackupRequest, snapshot: Snapshot, begun: contents.Content | None = None) -> None:
+        self._begun = begun
+        self._connection = open_connection(request)
         self._pool = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="count")
         self._counts = self._pool.submit(self._count, snapshot)
 
     def _count(self, snapshot: Snapshot) -> Counts:
         started = time.monotonic()
         leaves = [table for table in snapshot.tables if table.kind == "r"]
-        rows: dict[int, int] = {}
+        content = None
         with self._connection.cursor() as cursor:
             cursor.execute("SET TRANSACTION SNAPSHOT %s", (snapshot.name,))
-            cursor.execute(_NO_LIMITS)
+            cursor.execute(NO_LIMITS)
             # A policy must not hide rows from the count: the server then reports an error.
             cursor.execute("SET row_security = off")
-            for start in range(0, len(leaves), COUNT_BATCH):
-                cursor.execute(" UNION ALL ".join(_count_query(table) for table in leaves[start : start + COUNT_BATCH]))
-                rows.update(cursor.fetchall())
+            if self._begun is None:
+                rows = _count(cursor, leaves)
+            else:
+                content, rows = _sum_up(cursor, self._begun, snapshot)
             cursor.execute(_LARGE_OBJECTS)
             large_objects = {oid: size for oid, size, _closed in cursor.fetchall()}
-        return Counts(rows, large_objects, round(time.monotonic() - started, 3))
+        return Counts(rows, large_objects, round(time.monotonic() - started, 3), content)
 
     def raise_if_failed(self) -> None:
         """:raises psycopg2.Error: where counting has ended with an error."""
@@ -559,6 +594,29 @@ class RowCounter(contextlib.AbstractContextManager["RowCounter"]):
                 self._connection.cancel()
         self._pool.shutdown()
         self._connection.close()
+
+
+def _count(cursor: psycopg2.extensions.cursor, leaves: Sequence[_Table]) -> dict[int, int]:
+    rows: dict[int, int] = {}
+    for start in range(0, len(leaves), COUNT_BATCH):
+        cursor.execute(" UNION ALL ".join(_count_query(table) for table in leaves[start : start + COUNT_BATCH]))
+        rows.update(cursor.fetchall())
+    return rows
+
+
+def _sum_up(
+    cursor: psycopg2.extensions.cursor, begun: contents.Content, snapshot: Snapshot
+) -> tuple[contents.Content, dict[int, int]]:
+    """The whole content, and the rows of the tables that are counted. The application is running: one process is enough."""
+    cursor.execute(contents.SETTINGS)
+    cursor.execute("SET max_parallel_workers_per_gather = 0")
+    tables = contents.read_tables(cursor)
+    by_oid = contents.read_rows(cursor, tables, begun.seed, snapshot.server_version)
+    large_objects = contents.read_large_objects(cursor, begun.seed)
+    sums = {table.identity: by_oid[table.oid] for table in tables}
+    counted = {table.oid for table in snapshot.tables}
+    rows = {oid: number for oid, (number, _total) in by_oid.items() if oid in counted}
+    return dataclasses.replace(begun, tables=sums, large_objects=large_objects), rows
 
 
 def _count_query(table: _Table) -> str:
@@ -588,14 +646,14 @@ def take_backup(request: BackupRequest) -> Backup:
     """
     started = time.monotonic()
     now = dt.datetime.now(dt.UTC)
-    with interruptible("The backup"), _failures():
+    with interruptible("The backup"), failures():
         ready = check_ready(request)
         _make_folder(request.backup_dir)
         remove_leftovers(request.backup_dir)
         name = f"backup_{request.kind}_{request.version}_{now:%Y%m%d_%H%M%S}"
         with PartialFolder(request.backup_dir, name) as partial:
             seconds = {"check": round(time.monotonic() - started, 3)}
-            manifest = _fill(request, ready, partial, _iso(now), seconds)
+            manifest = _fill(request, ready, partial, iso(now), seconds)
             with _phase(seconds, "publish"):
                 manifest = partial.publish(manifest)
     return Backup(
@@ -606,14 +664,15 @@ def take_backup(request: BackupRequest) -> Backup:
         verified=True,
         tables=manifest.rows,
         seconds=round(time.monotonic() - started, 3),
-        started_at=_iso(now),
-        finished_at=_iso(dt.datetime.now(dt.UTC)),
+        started_at=iso(now),
+        finished_at=iso(dt.datetime.now(dt.UTC)),
         phases=seconds,
         warnings=manifest.warnings,
     )
 
 
-def _iso(moment: dt.datetime) -> str:
+def iso(moment: dt.datetime) -> str:
+    """UTC time with milliseconds, as in journal and report."""
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -627,7 +686,7 @@ def _phase(seconds: dict[str, float], name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _failures() -> Iterator[None]:
+def failures() -> Iterator[None]:
     """Errors of the system and of the driver, as what they mean for the run."""
     try:
         yield
@@ -670,28 +729,63 @@ def _fill(
     with contextlib.ExitStack() as stack:
         snapshot = stack.enter_context(Snapshot(request))
         env = stack.enter_context(client_environment(request.settings))
-        counter = stack.enter_context(RowCounter(request, snapshot))
+        begun = snapshot.early_content() if request.early else None
+        counter = stack.enter_context(RowCounter(request, snapshot, begun))
         work = _Work(request, ready, partial, snapshot, counter, env, stack.enter_context(Tools()))
         roles = _Globals(work)
-        with _phase(seconds, "dump"), _naming_blockers(snapshot):
+        with _phase(seconds, "dump"), naming_blockers(snapshot):
             reader = stack.enter_context(_dump(work))
         with _phase(seconds, "read"):
             proofs, files_of_tables = _read_back(work, reader)
-        with _phase(seconds, "count_wait"), _naming_blockers(snapshot):
+        with _phase(seconds, "count_wait"), naming_blockers(snapshot):
             counts = counter.counts()
         seconds["count"] = counts.seconds
         with _phase(seconds, "globals_wait"):
             scope, warning = roles.finish()
         _check_whole(snapshot.tables, counts, proofs, files_of_tables)
+        moved = _moved_meanwhile(request, begun) if begun else ""
         sync_folder(work.archive)
     entries = [_entry(proof, f"{ARCHIVE}/") for proof in proofs.values()]
     if scope != "none":
         entries.append(_entry(prove(partial.path, GLOBALS_FILE)))
     described = _describe(work, counts, created_at)
-    warnings = (*ready.warnings, *([warning] if warning else []))
     return dataclasses.replace(
-        described, files=tuple(entries), globals_scope=scope, warnings=warnings, seconds=dict(seconds)
+        described,
+        files=tuple(entries),
+        globals_scope=scope,
+        warnings=(*ready.warnings, *([warning] if warning else [])),
+        seconds=dict(seconds),
+        proof=_proof_of(partial.path, proofs, entries, counts.content, moved) if counts.content else {},
     )
+
+
+def _moved_meanwhile(request: BackupRequest, begun: contents.Content) -> str:
+    """What pg_dump may have read outside its snapshot and changed while it ran; empty: nothing.
+
+    Sequences know no transactions, and functions such as pg_get_viewdef show what is there now.
+    """
+    with contextlib.closing(open_connection(request)) as connection, connection.cursor() as cursor:
+        cursor.execute(contents.SETTINGS)
+        sequences = contents.differences(begun.sequences, contents.read_sequences(cursor))
+        catalogs = contents.differences(begun.catalogs, contents.read_catalogs(cursor, begun.seed))
+    return ", ".join(
+        [*(f"the sequence {name}" for name in sequences), *(f"definitions in {name}" for name in catalogs)]
+    )
+
+
+def _proof_of(
+    folder: str,
+    proofs: Mapping[str, FileProof],
+    entries: Sequence[manifests.BackupFile],
+    content: contents.Content,
+    moved: str,
+) -> dict[str, t.Any]:
+    """What the manifest of an early backup has for its confirmation."""
+    stamps = {entry.path: manifests.stamp_of(os.path.join(folder, entry.path)) for entry in entries}
+    exchanged = [name for name, proof in proofs.items() if tuple(stamps[f"{ARCHIVE}/{name}"][:3]) != proof.stamp]
+    if exchanged:
+        raise BackupFailed(f"Files of the backup changed after they were read: {_named(exchanged)}. {UNCHANGED}")
+    return {"moved": moved, "stamps": stamps, "content": content.to_dict()}
 
 
 def _entry(proof: FileProof, prefix: str = "") -> manifests.BackupFile:
@@ -720,7 +814,7 @@ def _describe(work: _Work, counts: Counts, created_at: str) -> manifests.Manifes
 
 
 @contextlib.contextmanager
-def _naming_blockers(snapshot: Snapshot) -> Iterator[None]:
+def naming_blockers(snapshot: Snapshot) -> Iterator[None]:
     """Where a table is locked by somebody else: who that is."""
     try:
         yield

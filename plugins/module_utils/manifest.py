@@ -59,6 +59,7 @@ class Manifest:
     :param snapshot: where in the server's history the backup stands: ``lsn``, ``xmin``, ``xmax``, ``taken_at``.
     :param globals_scope: ``globals``, ``roles`` or ``none``: the cluster's own objects beside the dump.
     :param seconds: how long it took, by phase.
+    :param proof: of an early backup: what it takes to prove that the database still holds the same.
     """
 
     id: str
@@ -80,6 +81,7 @@ class Manifest:
     run_id: str = ""
     warnings: tuple[str, ...] = ()
     seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    proof: Mapping[str, t.Any] = dataclasses.field(default_factory=dict)
     format: int = FORMAT
 
     @property
@@ -151,6 +153,8 @@ def _shape_problem(content: t.Any) -> str:
             return f"{name} is missing or not a {kind.__name__}"
     if content.get("format", FORMAT) != FORMAT:
         return f"its format is {content['format']!r}, this release reads {FORMAT}"
+    if not isinstance(content.get("proof", {}), dict):
+        return "proof is not a dict"
     for name, facts in content["tables"].items():
         if not isinstance(facts, dict) or not _is_count(facts.get("rows")):
             return f"the rows of table {name} are not a number"
@@ -176,6 +180,30 @@ def is_inside(path: str) -> bool:
     """Whether a relative path stays in its folder: no absolute path, no parent, no empty part."""
     parts = path.split("/")
     return "\0" not in path and "\\" not in path and all(part not in ("", ".", "..") for part in parts)
+
+
+def stamp_of(path: str) -> list[int]:
+    """Inode, size, and times of the last change of content and of anything: who changes a file changes these.
+
+    :raises OSError: there is no such file.
+    """
+    facts = os.lstat(path)
+    return [facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns]
+
+
+def verify_stamps(folder: str, manifest: Manifest, stamps: Mapping[str, t.Any]) -> list[str]:
+    """What is wrong with the files of a backup that was proven a moment ago; a file whose stamp differs is read again."""
+    touched = []
+    for entry in manifest.files:
+        try:
+            if stamp_of(os.path.join(folder, entry.path)) != stamps.get(entry.path):
+                touched.append(entry)
+        except OSError:
+            touched.append(entry)
+    problems = [problem for entry in touched for problem in _problems_of(folder, entry)]
+    listed = {entry.path for entry in manifest.files} | {NAME, LOCK_NAME}
+    problems.extend(f"{path} is not in the manifest." for path in files_below(folder) if path not in listed)
+    return problems
 
 
 def verify(folder: str, manifest: Manifest) -> list[str]:

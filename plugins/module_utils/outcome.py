@@ -11,8 +11,8 @@ import typing as t
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-#: Stages that change nothing on any host. A failure in one of them is a refusal.
-BEFORE = ("", "plan", "claim", "preflight")
+#: Stages that change neither a database nor an application. A failure in one of them is a refusal.
+BEFORE = ("", "plan", "claim", "preflight", "early_backup")
 
 #: Stages that come when nothing of the database has changed yet, but an application may have been stopped.
 UNTIL_ROLLBACK = ("stop", "backup")

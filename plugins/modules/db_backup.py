@@ -28,7 +28,7 @@ attributes:
     support: none
   idempotent:
     support: none
-    details: Every run takes another backup.
+    details: Every run takes another backup, except where O(confirm) finds the one that it names to be of the database as it is.
   platform:
     platforms: posix
     support: full
@@ -77,6 +77,24 @@ options:
       - Name of the run that the backup belongs to, for its manifest.
     type: str
     default: ""
+  run_dir:
+    description:
+      - Folder of the runs. With O(run_id), other runs see that this one is at work for as long as the module runs.
+    type: path
+  early:
+    description:
+      - Take the backup while the application is still running, and record in its manifest what proves later that the
+        database still holds exactly the same, for O(confirm).
+      - A failure is a refusal then, because nothing was stopped.
+    type: bool
+    default: false
+  confirm:
+    description:
+      - Folder of a backup that was taken with O(early), by the same run. Where every table, sequence, large object and
+        definition is as it is in that backup, that backup is the result, and nothing is written.
+      - Otherwise another backup is taken, and takes the place of that one.
+      - Empty, a backup is taken.
+    type: path
 seealso:
   - module: cypher.rollback.db_rollback
 author:
@@ -100,12 +118,27 @@ EXAMPLES = r"""
     version: "0007"
     bin_dir: /opt/postgresql/15/bin
     require_patched: true
+
+- name: Back up while the application runs
+  cypher.rollback.db_backup:
+    login_db: cypher_erp
+    backup_dir: /var/backups/cypher-erp
+    version: "0003"
+    early: true
+  register: early
+
+- name: Once it has stopped, prove that nothing was written since, or back up again
+  cypher.rollback.db_backup:
+    login_db: cypher_erp
+    backup_dir: /var/backups/cypher-erp
+    version: "0003"
+    confirm: "{{ early.backup.path }}"
 """
 
 RETURN = r"""
 backup:
   description: The published backup. Not there in check mode.
-  returned: when a backup was taken
+  returned: when a backup was taken or confirmed
   type: dict
   contains:
     id:
@@ -143,6 +176,22 @@ backup:
       type: dict
       returned: always
       sample: {"check": 0.03, "dump": 0.3, "read": 0.05, "publish": 0.002}
+confirmed:
+  description: Whether the backup is that of O(confirm), proven to hold the database as it is.
+  returned: when a backup was taken or confirmed
+  type: bool
+  sample: false
+confirmed_at:
+  description: UTC time of that proof.
+  returned: when a backup was confirmed
+  type: str
+  sample: "2026-02-13T10:15:12.720Z"
+stale:
+  description: Why the backup of O(confirm) was of no use. What is first found to differ, not all that does.
+  returned: when O(confirm) was given and another backup was taken
+  type: list
+  elements: str
+  sample: ["b2b.orders had 1000 rows and has 1001"]
 estimate:
   description: What was known beforehand.
   returned: in check mode
@@ -180,17 +229,17 @@ message:
   sample: "Backup backup_before_rollback_0003_20260213_101500 taken and verified: 28 tables, 70 MB in 0.6 s."
 started_at:
   description: UTC time.
-  returned: when a backup was taken
+  returned: when a backup was taken or confirmed
   type: str
   sample: "2026-02-13T10:15:00.120Z"
 finished_at:
   description: UTC time.
-  returned: when a backup was taken
+  returned: when a backup was taken or confirmed
   type: str
   sample: "2026-02-13T10:15:00.720Z"
 seconds:
   description: Duration.
-  returned: when a backup was taken
+  returned: when a backup was taken or confirmed
   type: float
   sample: 0.6
 outcome:
@@ -205,8 +254,11 @@ details:
   sample: {"tables": ["b2b.orders"]}
 """
 
+import contextlib
+import os
+
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.cypher.rollback.plugins.module_utils import backup, connection, errors
+from ansible_collections.cypher.rollback.plugins.module_utils import backup, connection, early, errors, journal
 
 
 def request_from(params):
@@ -230,15 +282,34 @@ def would_take(request):
     estimate = {name: getattr(ready, name) for name in ("database_bytes", "estimated_bytes", "free_bytes", "jobs")}
     estimate["tools"] = {"version": ready.tools.version_text, "bin_dir": ready.tools.bin_dir}
     message = f"Would take a verified backup of {request.settings.describe()} in {request.backup_dir}."
-    return {"estimate": estimate, "message": message}, ready.warnings
+    return {"changed": True, "estimate": estimate, "message": message}, ready.warnings
 
 
-def take(request):
-    """The result of a backup."""
-    taken = backup.take_backup(request)
-    times = {name: getattr(taken, name) for name in ("started_at", "finished_at", "seconds")}
-    facts = {name: getattr(taken, name) for name in ("id", "path", "kind", "bytes", "verified", "tables", "phases")}
-    return {"backup": facts, "message": taken.describe(), **times}, taken.warnings
+def take(request, params):
+    """The result of a backup, taken or confirmed."""
+    if params["confirm"]:
+        taken = early.confirm_or_take(request, params["confirm"])
+    else:
+        taken = early.take_early(request) if params["early"] else backup.take_backup(request)
+    confirmed = bool(taken.confirmed_at)
+    result = {name: getattr(taken, name) for name in ("started_at", "finished_at", "seconds")}
+    facts = ("id", "path", "kind", "bytes", "verified", "tables", "phases")
+    result["backup"] = {name: getattr(taken, name) for name in facts}
+    result.update(changed=not confirmed, confirmed=confirmed, message=taken.describe())
+    if confirmed:
+        result["confirmed_at"] = taken.confirmed_at
+    if taken.stale:
+        result["stale"] = list(taken.stale)
+    return result, taken.warnings
+
+
+def at_work(params):
+    """The sign that this run is at work, where it has a folder."""
+    if params["run_dir"] and params["run_id"]:
+        folder = journal.run_folder(params["run_dir"], params["run_id"])
+        if os.path.isdir(folder):
+            return journal.at_work(folder)
+    return contextlib.nullcontext()
 
 
 def main():
@@ -253,19 +324,30 @@ def main():
             "require_patched": {"type": "bool", "default": False},
             "lock_timeout": {"type": "str", "default": "5s"},
             "run_id": {"type": "str", "default": ""},
+            "run_dir": {"type": "path"},
+            "early": {"type": "bool", "default": False},
+            "confirm": {"type": "path"},
         },
         supports_check_mode=True,
     )
+    if module.params["early"] and module.params["confirm"]:
+        module.fail_json(
+            msg="Give early: true before the stop and confirm after it, not both.", outcome="refused", details={}
+        )
     if not connection.HAS_PSYCOPG2:
         module.fail_json(msg=missing_required_lib("psycopg2"), outcome="refused", details={})
     try:
         request = request_from(module.params)
-        result, warnings = would_take(request) if module.check_mode else take(request)
+        if module.check_mode:
+            result, warnings = would_take(request)
+        else:
+            with at_work(module.params):
+                result, warnings = take(request, module.params)
     except errors.RollbackError as err:
         module.fail_json(msg=str(err), outcome=err.outcome, details=err.details)
     for warning in warnings:
         module.warn(warning)
-    module.exit_json(changed=True, **result)
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

@@ -96,6 +96,11 @@ rows_estimate:
   returned: success
   type: int
   sample: 12000
+database_bytes:
+  description: Size of the database, indexes included. V(0) where there is nothing to do, or O(backup_dir) is empty.
+  returned: success
+  type: int
+  sample: 104857600
 warnings:
   description: What to know and what does not prevent the rollback.
   returned: success
@@ -122,9 +127,9 @@ def check_run_dir(run_dir):
 
 
 def check_backup(params, version):
-    """What a backup would need, and what is to be said about it."""
+    """Size of the database, and what is to be said about a backup of it."""
     if not params["backup_dir"]:
-        return []
+        return 0, []
     request = backup.BackupRequest(
         settings=connection.settings_from(params),
         backup_dir=params["backup_dir"],
@@ -132,7 +137,8 @@ def check_backup(params, version):
         bin_dir=params["bin_dir"],
         require_patched=params["require_patched"],
     )
-    return list(backup.check_ready(request).warnings)
+    ready = backup.check_ready(request)
+    return ready.database_bytes, list(ready.warnings)
 
 
 def plan(params):
@@ -141,8 +147,10 @@ def plan(params):
     warnings = list(planned.warnings)
     if params["run_dir"]:
         check_run_dir(params["run_dir"])
+    database_bytes = 0
     if planned.plan.scripts:
-        warnings.extend(check_backup(params, planned.plan.versions[-1]))
+        database_bytes, backup_warnings = check_backup(params, planned.plan.versions[-1])
+        warnings.extend(backup_warnings)
     return {
         "outcome": "planned" if planned.plan.scripts else "nothing_to_do",
         "message": planned.plan.message,
@@ -150,6 +158,7 @@ def plan(params):
         "plan": planned.plan.to_dict(),
         "sessions": list(planned.sessions),
         "rows_estimate": planned.rows_estimate,
+        "database_bytes": database_bytes,
         "plan_warnings": warnings,
     }
 
