@@ -7,26 +7,22 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible.plugins.action import ActionBase
+from ansible_collections.cypher.rollback.plugins.modules import run_claim
 from ansible_collections.cypher.rollback.plugins.plugin_utils.controller import controller_facts, is_dead
+from ansible_collections.cypher.rollback.plugins.plugin_utils.in_process import EngineAction
 
-MODULE = "cypher.rollback.run_claim"
 
-
-class ActionModule(ActionBase):
+class ActionModule(EngineAction):
     """See plugins/modules/run_claim.py for the options."""
 
-    _supports_check_mode = True
+    module = run_claim
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
+    def run_module(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         """Take or give back the claim; once more where the run that holds it is known to be dead."""
-        result: dict[str, t.Any] = super().run(tmp, task_vars)
-        own = controller_facts(task_vars or {})
-        arguments = {**self._task.args, "controller": own}
-        answer = self._execute_module(module_name=MODULE, module_args=arguments, task_vars=task_vars)
+        own = controller_facts(task_vars)
+        arguments["controller"] = own
+        answer = super().run_module(arguments, task_vars)
         holder = ((answer.get("details") or {}).get("held_by") or {}).get("controller") or {}
         if answer.get("failed") and holder and is_dead(holder, own):
-            arguments["dead_holder"] = dict(holder)
-            answer = self._execute_module(module_name=MODULE, module_args=arguments, task_vars=task_vars)
-        result.update(answer)
-        return result
+            answer = super().run_module({**arguments, "dead_holder": dict(holder)}, task_vars)
+        return answer

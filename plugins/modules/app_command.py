@@ -139,9 +139,9 @@ def run(params: dict[str, t.Any], check_mode: bool) -> Outcome:
     return Outcome(running, running, False, f"The application {'runs' if running else 'does not run'}.")
 
 
-def main() -> None:
+def main(make_module: t.Callable[..., t.Any] = AnsibleModule) -> None:
     """Run the module."""
-    module = AnsibleModule(
+    module = make_module(
         argument_spec={
             "state": {"type": "str", "required": True, "choices": ["stopped", "started", "queried"]},
             "status_command": {"type": "raw", "required": True},

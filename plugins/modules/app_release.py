@@ -109,14 +109,16 @@ outcome:
   sample: refused
 """
 
+import typing as t
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.cypher.rollback.plugins.module_utils.errors import RollbackError
 from ansible_collections.cypher.rollback.plugins.module_utils.release import change_release
 
 
-def main() -> None:
+def main(make_module: t.Callable[..., t.Any] = AnsibleModule) -> None:
     """Run the module."""
-    module = AnsibleModule(
+    module = make_module(
         argument_spec={
             "state": {"type": "str", "default": "checked_out", "choices": ["checked_out", "resolved"]},
             "project_dir": {"type": "path", "required": True},

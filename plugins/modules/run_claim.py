@@ -130,7 +130,7 @@ from ansible_collections.cypher.rollback.plugins.module_utils.journal import (
 )
 
 
-def take(module: AnsibleModule, claims: Claims, own: dict[str, t.Any]) -> dict[str, t.Any]:
+def take(module: t.Any, claims: Claims, own: dict[str, t.Any]) -> dict[str, t.Any]:
     """Take the claim; what to tell about it."""
     dead = module.params["dead_holder"]
     if module.check_mode:
@@ -145,7 +145,7 @@ def take(module: AnsibleModule, claims: Claims, own: dict[str, t.Any]) -> dict[s
     return {"taken": new, "folder": folder, "taken_over": stale}
 
 
-def warn_of(module: AnsibleModule, claims: Claims, stale: dict[str, t.Any]) -> None:
+def warn_of(module: t.Any, claims: Claims, stale: dict[str, t.Any]) -> None:
     """Say whose claim was taken over, and how far that run had come."""
     said = last_words(claims.folder_of(stale)) or "it left no journal"
     module.warn(
@@ -154,9 +154,9 @@ def warn_of(module: AnsibleModule, claims: Claims, stale: dict[str, t.Any]) -> N
     )
 
 
-def main() -> None:
+def main(make_module: t.Callable[..., t.Any] = AnsibleModule) -> None:
     """Run the module."""
-    module = AnsibleModule(
+    module = make_module(
         argument_spec={
             "run_dir": {"type": "path", "required": True},
             "run_id": {"type": "str", "required": True},

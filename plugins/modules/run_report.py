@@ -118,9 +118,9 @@ def write(params: dict[str, t.Any]) -> str:
     return path
 
 
-def main() -> None:
+def main(make_module: t.Callable[..., t.Any] = AnsibleModule) -> None:
     """Run the module."""
-    module = AnsibleModule(
+    module = make_module(
         argument_spec={
             "report": {"type": "dict", "required": True},
             "run_dir": {"type": "path", "required": True},

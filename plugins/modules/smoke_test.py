@@ -235,11 +235,11 @@ def test_argument_spec() -> dict[str, t.Any]:
     }
 
 
-def main() -> None:
+def main(make_module: t.Callable[..., t.Any] = AnsibleModule) -> None:
     """Run the module."""
     spec = login_argument_spec()
     spec["login_db"] = {"type": "str", "default": ""}
-    module = AnsibleModule(
+    module = make_module(
         argument_spec={
             "tests": {"type": "list", "elements": "dict", "required": True, "options": test_argument_spec()},
             "timeout": {"type": "float", "default": 30},
