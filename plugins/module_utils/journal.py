@@ -158,6 +158,15 @@ def at_work(folder: str) -> Iterator[None]:
         os.close(descriptor)
 
 
+def run_at_work(run_dir: str | None, run_id: str) -> contextlib.AbstractContextManager[None]:
+    """:func:`at_work` for a run that has a folder; a run without one has no claim to protect.
+
+    :raises RunFolderRefused: when the run's name could lead out of the folder of runs.
+    """
+    folder = run_folder(run_dir, run_id) if run_dir and run_id else ""
+    return at_work(folder) if os.path.isdir(folder) else contextlib.nullcontext()
+
+
 def is_at_work(folder: str) -> bool:
     """Whether a process on this host works for the run of this folder."""
     try:

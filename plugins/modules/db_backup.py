@@ -254,9 +254,6 @@ details:
   sample: {"tables": ["b2b.orders"]}
 """
 
-import contextlib
-import os
-
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.cypher.rollback.plugins.module_utils import backup, connection, early, errors, journal
 
@@ -303,17 +300,8 @@ def take(request, params):
     return result, taken.warnings
 
 
-def at_work(params):
-    """The sign that this run is at work, where it has a folder."""
-    if params["run_dir"] and params["run_id"]:
-        folder = journal.run_folder(params["run_dir"], params["run_id"])
-        if os.path.isdir(folder):
-            return journal.at_work(folder)
-    return contextlib.nullcontext()
-
-
-def main():
-    module = AnsibleModule(
+def main(make_module=AnsibleModule):
+    module = make_module(
         argument_spec={
             **connection.login_argument_spec(),
             "backup_dir": {"type": "path", "required": True},
@@ -341,7 +329,7 @@ def main():
         if module.check_mode:
             result, warnings = would_take(request)
         else:
-            with at_work(module.params):
+            with journal.run_at_work(module.params["run_dir"], module.params["run_id"]):
                 result, warnings = take(request, module.params)
     except errors.RollbackError as err:
         module.fail_json(msg=str(err), outcome=err.outcome, details=err.details)

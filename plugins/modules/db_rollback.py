@@ -65,6 +65,10 @@ options:
       - Name of the run, shown to others in C(pg_stat_activity).
     type: str
     default: ""
+  run_dir:
+    description:
+      - Folder of the runs. With O(run_id), other runs see that this one is at work for as long as the module runs.
+    type: path
 seealso:
   - module: cypher.rollback.migration_plan_info
   - module: cypher.rollback.db_backup
@@ -131,6 +135,7 @@ from ansible_collections.cypher.rollback.plugins.module_utils import (
     connection,
     errors,
     execute,
+    journal,
     planning,
     sql,
 )
@@ -198,7 +203,7 @@ def diff_of(effect):
     return {"before": "".join(f"{line}\n" for line in before), "after": "".join(f"{line}\n" for line in after)}
 
 
-def main():
+def main(make_module=AnsibleModule):
     """Run, and tell."""
     check = {
         "name": {"type": "str", "required": True},
@@ -212,14 +217,16 @@ def main():
         "row_counts": {"type": "dict"},
         "verify_checks": {"type": "list", "elements": "dict", "default": [], "options": check},
         "run_id": {"type": "str", "default": ""},
+        "run_dir": {"type": "path"},
     }
-    module = AnsibleModule(argument_spec=argument_spec, supports_check_mode=True)
+    module = make_module(argument_spec=argument_spec, supports_check_mode=True)
     if not connection.HAS_PSYCOPG2:
         module.fail_json(msg=missing_required_lib("psycopg2-binary"))
     if not sql.HAS_PGLAST:
         module.fail_json(msg=missing_required_lib("pglast"), exception=sql.PGLAST_IMPORT_ERROR)
     try:
-        done, planned = run(module.params, module.check_mode)
+        with journal.run_at_work(module.params["run_dir"], module.params["run_id"]):
+            done, planned = run(module.params, module.check_mode)
     except errors.RollbackError as err:
         module.fail_json(msg=str(err), outcome=err.outcome, details=err.details)
     result, warnings = result_of(done, planned), (done.warnings if done else ())
