@@ -130,7 +130,7 @@ def verify_request(params):
     )
 
 
-def main():
+def main(make_module=AnsibleModule):
     """Verify, and tell."""
     check = {
         "name": {"type": "str", "required": True},
@@ -147,7 +147,7 @@ def main():
         "lock_timeout": {"type": "str", "default": "5s"},
         "statement_timeout": {"type": "str", "default": "0"},
     }
-    module = AnsibleModule(argument_spec=argument_spec, supports_check_mode=True)
+    module = make_module(argument_spec=argument_spec, supports_check_mode=True)
     if not connection.HAS_PSYCOPG2:
         module.fail_json(msg=missing_required_lib("psycopg2-binary"))
     try:

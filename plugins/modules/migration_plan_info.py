@@ -163,7 +163,7 @@ def plan(params):
     }
 
 
-def main():
+def main(make_module=AnsibleModule):
     """Ask, and answer."""
     argument_spec = {
         **connection.login_argument_spec(),
@@ -173,7 +173,7 @@ def main():
         "require_patched": {"type": "bool", "default": False},
         "run_dir": {"type": "path"},
     }
-    module = AnsibleModule(argument_spec=argument_spec, supports_check_mode=True)
+    module = make_module(argument_spec=argument_spec, supports_check_mode=True)
     if not connection.HAS_PSYCOPG2:
         module.fail_json(msg=missing_required_lib("psycopg2-binary"))
     if not sql.HAS_PGLAST:

@@ -109,7 +109,6 @@ class EngineAction(ActionBase):
             and not self._task.async_val
             and boolean(self._templar.template(task_vars.get("rollback_in_process", True)), strict=False)
             and _is_ours(str(self._templar.template(python)))
-            and getattr(self.module, "HAS_LIBRARIES", True)
         )
 
 
