@@ -108,7 +108,13 @@ def test_a_lock_that_another_session_holds(project: Project, application: Applic
         run = project.run("-e", "version=0007")
     assert_unchanged(project, application, run, before)
     words = " ".join(run.message.split())
-    for expected in (str(holder.info.backend_pid), "nightly export", "postgres", "SELECT name FROM b2b.campaigns", "since 20"):
+    for expected in (
+        str(holder.info.backend_pid),
+        "nightly export",
+        "postgres",
+        "SELECT name FROM b2b.campaigns",
+        "since 20",
+    ):
         assert expected in words, run.message
 
 
@@ -140,9 +146,13 @@ def test_a_deferred_constraint(project: Project, application: Application) -> No
         "ALTER TABLE b2b.order_items ADD CONSTRAINT later FOREIGN KEY (id) REFERENCES b2b.orders DEFERRABLE INITIALLY DEFERRED NOT VALID;\n"
         "INSERT INTO b2b.checked_later VALUES (99);\nDROP TABLE b2b.campaigns;",
     )
-    project.database.execute("CREATE TABLE b2b.checked_later (id int REFERENCES b2b.campaigns DEFERRABLE INITIALLY DEFERRED)")
+    project.database.execute(
+        "CREATE TABLE b2b.checked_later (id int REFERENCES b2b.campaigns DEFERRABLE INITIALLY DEFERRED)"
+    )
     path = project.migrations / "0007-campaigns.sql"
-    path.write_text("-- DOWN (Rollback)\nDELETE FROM b2b.campaigns;\nINSERT INTO b2b.checked_later VALUES (99);\n", encoding="utf-8")
+    path.write_text(
+        "-- DOWN (Rollback)\nDELETE FROM b2b.campaigns;\nINSERT INTO b2b.checked_later VALUES (99);\n", encoding="utf-8"
+    )
     before = project.dump()
     run = project.run("-e", "version=0007")
     assert_unchanged(project, application, run, before)
@@ -214,7 +224,7 @@ def test_pg_dump_is_killed(project: Project, application: Application, tmp_path:
 
 
 def test_pg_dump_is_older_than_the_server(project: Project, application: Application, tmp_path: Path) -> None:
-    fake_tools(project, tmp_path / "bin", ["pg_dump", "pg_restore"], "echo \"${0##*/} (PostgreSQL) 9.6.24\"")
+    fake_tools(project, tmp_path / "bin", ["pg_dump", "pg_restore"], 'echo "${0##*/} (PostgreSQL) 9.6.24"')
     before = project.dump()
     run = project.run("-e", "version=0003")
     assert run.returncode != 0
@@ -327,7 +337,8 @@ def test_an_ordinary_owner_can_do_it(project: Project, application: Application)
             project.database.execute(f"ALTER SCHEMA {schema} OWNER TO owner_{name}")
         project.database.execute(
             "DO $$ DECLARE r record; BEGIN FOR r IN SELECT oid::regclass AS n FROM pg_class WHERE relkind IN ('r', 'p', 'v') "
-            f"AND relnamespace IN ('b2b'::regnamespace, 'erp'::regnamespace, 'shared'::regnamespace) LOOP EXECUTE format('ALTER TABLE %s OWNER TO owner_{name}', r.n); "
+            f"AND relnamespace IN ('b2b'::regnamespace, 'erp'::regnamespace, 'shared'::regnamespace) LOOP "
+            f"EXECUTE format('ALTER TABLE %s OWNER TO owner_{name}', r.n); "
             "END LOOP; END $$"
         )
         project.settings |= {"rollback_db_user": f"owner_{name}", "rollback_db_password": "plain words"}
@@ -336,7 +347,9 @@ def test_an_ordinary_owner_can_do_it(project: Project, application: Application)
         assert "b2b_" in refused.message
         assert f"GRANT postgres TO owner_{name}" in " ".join(refused.message.split())
         assert application.running
-        for (type_name,) in project.database.execute("SELECT typname FROM pg_type WHERE typname LIKE 'b2b\\_%' AND typtype = 'e'"):
+        for (type_name,) in project.database.execute(
+            "SELECT typname FROM pg_type WHERE typname LIKE 'b2b\\_%' AND typtype = 'e'"
+        ):
             project.database.execute(f"ALTER TYPE public.{type_name} OWNER TO owner_{name}")
         application.release_file.write_text("0002\n", encoding="utf-8")
         run = project.run("-e", "version=0003")
@@ -353,3 +366,17 @@ def test_a_read_only_server(project: Project, application: Application) -> None:
     assert run.outcome == "refused", run.output
     assert "read-only" in run.message
     assert application.running
+
+
+def test_a_checklist_that_nobody_confirmed(project: Project, application: Application) -> None:
+    project.settings |= {"rollback_require_checklist": True}
+    preview = project.run("-e", "version=0003", "--check")
+    assert preview.returncode == 0, preview.output
+    run = project.run("-e", "version=0003")
+    assert run.outcome == "refused", run.output
+    assert "checklist_confirmed=yes" in run.message
+    assert "stakeholders" in run.message
+    assert application.running
+    application.release_file.write_text("0002\n", encoding="utf-8")
+    run = project.run("-e", "version=0003", "-e", "checklist_confirmed=yes")
+    assert (run.returncode, run.outcome) == (0, "rolled_back"), run.output

@@ -17,7 +17,19 @@ if t.TYPE_CHECKING:
 
     from tests.conftest import Database
 
-CHANGING = {"run_id", "seconds", "started_at", "finished_at", "downtime_seconds", "phases", "id", "path", "xid", "bytes", "sessions"}
+CHANGING = {
+    "run_id",
+    "seconds",
+    "started_at",
+    "finished_at",
+    "downtime_seconds",
+    "phases",
+    "id",
+    "path",
+    "xid",
+    "bytes",
+    "sessions",
+}
 
 
 def lasting(value: t.Any) -> t.Any:
@@ -26,7 +38,11 @@ def lasting(value: t.Any) -> t.Any:
         return {key: lasting(entry) for key, entry in value.items() if key not in CHANGING}
     if isinstance(value, list):
         return [lasting(entry) for entry in value]
-    return re.sub(r"\d{8}T?_?\d{6}Z?(-\w+)*|test_\w+|/tmp/[^ '\"]*|pid \d+|after [0-9.]+ s|:\d{4,5}\b", "…", value) if isinstance(value, str) else value
+    return (
+        re.sub(r"\d{8}T?_?\d{6}Z?(-\w+)*|test_\w+|/tmp/[^ '\"]*|pid \d+|after [0-9.]+ s|:\d{4,5}\b", "…", value)
+        if isinstance(value, str)
+        else value
+    )
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import stat
 import typing as t
 
 import pytest
-
 from ansible_collections.cypher.rollback.plugins.module_utils.migrations import find_migrations, read_down
+
 from tests.support.runbook import CYPHER_ERP, Application, Project
 
 if t.TYPE_CHECKING:
@@ -191,7 +191,9 @@ def test_the_preview_announces_what_the_run_removes_and_leaves_no_trace(project:
     assert diff_of(preview.output)
     assert diff_of(preview.output) == diff_of(run.output)
     assert run.report is not None
-    cascaded = [item["identity"] for item in run.report["effect"]["dropped"] if item["cascaded"] and not item["part_of"]]
+    cascaded = [
+        item["identity"] for item in run.report["effect"]["dropped"] if item["cascaded"] and not item["part_of"]
+    ]
     assert "public.big_orders" in cascaded
 
 
