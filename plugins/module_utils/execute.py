@@ -26,6 +26,7 @@ from .watch import Watch
 with contextlib.suppress(ImportError):
     import psycopg2
     import psycopg2.errorcodes
+    import psycopg2.errors
     import psycopg2.extensions
 
 if t.TYPE_CHECKING:
@@ -45,8 +46,8 @@ LOCK_KEY = 0x726F6C6C
 # A DOWN may SET what it likes, but not lift the limits of the run: RESET goes back to the values of the start packet.
 _OWN_LIMITS = "RESET lock_timeout; RESET statement_timeout; SET idle_in_transaction_session_timeout = 0"
 # Measured: without it the backend of a killed client keeps its locks until its statement ends (PostgreSQL 14 and newer).
-_NOTICE_DEATH = "; SET client_connection_check_interval = '200ms'"
-_NO_END = "; SET transaction_timeout = 0"
+_NOTICE_DEATH = "SET client_connection_check_interval = '200ms'"
+_NO_END = "SET transaction_timeout = 0"
 _OWN_SESSION = "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL"
 
 #: Kinds of statements that make no object and change no setting, so that a DROP that has to wait may wait past them.
@@ -153,10 +154,7 @@ class Transaction:
         self._timed: list[Timed] = []
         self._at: tuple[str, Statement] | None = None
         self._doing = "before the first statement"
-        version = connection.server_version
-        self._limits = (
-            _OWN_LIMITS + (_NOTICE_DEATH if version >= 140000 else "") + (_NO_END if version >= 170000 else "")
-        )
+        self._limits = _OWN_LIMITS
 
     def run(self) -> Execution:
         """Everything between BEGIN and COMMIT or ROLLBACK."""
@@ -170,6 +168,7 @@ class Transaction:
         order = self._order
         for check in order.checks:
             _refuse_unsafe(check)
+        self._limits += _optional_limits(self._connection)
         self._connection.set_session(isolation_level="READ COMMITTED")
         cursor = self._connection.cursor()
         cursor.execute(self._limits)
@@ -381,6 +380,22 @@ _ADVICE = {
     "2BP01": "Write what depends on it into the DOWN, or CASCADE.",
     "42501": "Set rollback_db_user to a role that may do that.",
 }
+
+
+def _optional_limits(connection: psycopg2.extensions.connection) -> str:
+    """Settings that not every server has: by version, and the first also by its operating system."""
+    found = ""
+    for since, setting in ((140000, _NOTICE_DEATH), (170000, _NO_END)):
+        if connection.server_version < since:
+            break
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(setting)
+            found += f"; {setting}"
+        except psycopg2.errors.InvalidParameterValue:
+            pass
+        connection.rollback()
+    return found
 
 
 def _may_pass(statement: Statement) -> bool:

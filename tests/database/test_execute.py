@@ -289,7 +289,7 @@ engine.execute()
 
 
 def test_the_server_notices_within_two_seconds_that_the_program_was_killed(engine: Engine) -> None:
-    if engine.database.connect().server_version < 140000:
+    if engine.server_version < 140000:
         pytest.skip("client_connection_check_interval is there from PostgreSQL 14 on")
     before = engine.state()
     engine.migration("0001", SLOW)

@@ -491,7 +491,7 @@ def test_a_role_needs_createrole(engine: Engine, owner: str) -> None:
     try:
         assert f"may not drop the role {victim}: {owner} lacks CREATEROLE" in plan_as(engine)
         engine.script(f"ALTER ROLE {owner} CREATEROLE")
-        if engine.database.connect().server_version >= 160000:
+        if engine.server_version >= 160000:
             assert f"GRANT {victim} TO {owner} WITH ADMIN OPTION" in plan_as(engine)
             engine.script(f"GRANT {victim} TO {owner} WITH ADMIN OPTION")
         assert engine.execute("0003").committed

@@ -51,6 +51,12 @@ class Engine:
         self.folder = folder
         self.settings = connection.ConnectionSettings(**database.connection_arguments())
 
+    @property
+    def server_version(self) -> int:
+        """As libpq counts: 150004 for 15.4."""
+        with contextlib.closing(self.database.connect()) as session:
+            return int(session.server_version)
+
     def script(self, text: str) -> None:
         """Run SQL as the superuser, in one transaction."""
         with contextlib.closing(self.database.connect()) as session, session, session.cursor() as cursor:

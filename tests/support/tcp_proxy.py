@@ -65,7 +65,8 @@ class TcpProxy:
             if b"COMMIT\0" in data and self._cut and not self.cuts:
                 self._at_commit(data, client, server, committing)
                 return
-            server.sendall(data)
+            if not _sent(server, data):
+                break
         _close(server)
 
     def _at_commit(
@@ -80,7 +81,7 @@ class TcpProxy:
             return
         # The thread of the answers cuts, once the server has said that it committed.
         committing.set()
-        server.sendall(data)
+        _sent(server, data)
 
     @staticmethod
     def _answers(server: socket.socket, client: socket.socket, committing: threading.Event) -> None:
@@ -89,8 +90,8 @@ class TcpProxy:
                 _close(client)
                 _close(server)
                 return
-            with contextlib.suppress(OSError):
-                client.sendall(data)
+            if not _sent(client, data):
+                break
         _close(client)
 
 
@@ -98,6 +99,14 @@ def _received(source: socket.socket) -> Iterator[bytes]:
     with contextlib.suppress(OSError):
         while data := source.recv(65536):
             yield data
+
+
+def _sent(target: socket.socket, data: bytes) -> bool:
+    try:
+        target.sendall(data)
+    except OSError:
+        return False
+    return True
 
 
 def _close(open_socket: socket.socket) -> None:
