@@ -347,7 +347,7 @@ class Application:
     def _run_stop(self, command: Command) -> Finished:
         try:
             return run_to_end(command, self.chdir, self.timeout)
-        except CannotRun as err:
+        except FailedUnchanged as err:
             message = f"{err}. The application still runs and nothing in the database was changed."
             raise CannotRun(message, was_running=True, running=True) from err
 
@@ -388,7 +388,7 @@ class Application:
     def _spawn_start(self, command: Command, output: _Output) -> subprocess.Popen[bytes]:
         try:
             return _spawn(command, self.chdir, output)
-        except CannotRun as err:
+        except FailedUnchanged as err:
             raise DoesNotRun(f"{err}. The application does not run.", was_running=False, running=False) from err
 
     def _does_not_run(self, answer: Answer, seconds: float, ending: str, output_file: str) -> str:

@@ -185,7 +185,8 @@ def operator_checks(cursor: Cursor, wanted: Sequence[WantedCheck]) -> Iterator[C
 
 def equals(actual: object, expected: object) -> bool:
     """Compare a value of the database with one of an inventory, where everything may have become a string."""
-    return as_text(actual) == as_text(expected) or _number(actual) == _number(expected) is not None
+    number = _number(expected)
+    return as_text(actual) == as_text(expected) or (number is not None and _number(actual) == number)
 
 
 def as_text(value: object) -> str:

@@ -191,7 +191,10 @@ class _Comparison:
         self._connections: list[psycopg2.extensions.connection] = []
 
     def differences(self) -> list[str]:
-        """What differs, as far as that is known by the time of the first difference; empty: nothing."""
+        """What differs, as far as that is known by the time of the first difference; empty: nothing.
+
+        After a difference, what the statistics say beside it is good enough.
+        """
         with self._opened() as connections:
             with connections[0].cursor() as cursor:
                 tables = contents.read_tables(cursor)
@@ -205,8 +208,12 @@ class _Comparison:
                     f"{name} {'is new' if name in names else 'is gone'}"
                     for name in sorted(names ^ self._before.tables.keys())
                 ]
-            self._plan(tables)
-            return self._run(connections)
+            likely = contents.suspects(tables, self._before)
+            self._plan(tables, likely)
+            found = self._run(connections)
+            if found and likely:
+                found.append(f"by the server's statistics written to: {', '.join(table.identity for table in likely)}")
+            return found
 
     def _run(self, connections: Sequence[psycopg2.extensions.connection]) -> list[str]:
         pool = concurrent.futures.ThreadPoolExecutor(len(connections), thread_name_prefix="compare")
@@ -234,12 +241,13 @@ class _Comparison:
             for connection in self._connections:
                 connection.close()
 
-    def _plan(self, tables: list[contents.Table]) -> None:
-        """Where a difference is likely comes first."""
-        likely = contents.suspects(tables, self._before)
+    def _plan(self, tables: list[contents.Table], likely: list[contents.Table]) -> None:
+        """Where a difference is likely or quickly found comes first."""
         rest = [table for table in tables if table not in likely]
+        self._jobs.append(self._sequences)
+        self._jobs.extend(self._count_of(table) for table in likely)
+        self._jobs.extend((self._catalogs, self._large_objects))
         self._jobs.extend(self._rows_of(batch) for batch in contents.in_batches(likely))
-        self._jobs.extend((self._sequences, self._catalogs, self._large_objects))
         self._jobs.extend(self._rows_of(batch) for batch in contents.in_batches(rest))
 
     def _work(self, connection: psycopg2.extensions.connection) -> list[str]:
@@ -267,6 +275,17 @@ class _Comparison:
             if connection is not own:
                 with contextlib.suppress(psycopg2.Error):
                     connection.cancel()
+
+    def _count_of(self, table: contents.Table) -> Job:
+        """Inserted or deleted rows are seen by counting, at a fifth of the time."""
+
+        def compare(cursor: psycopg2.extensions.cursor) -> list[str]:
+            cursor.execute(f"SELECT count(*) FROM ONLY {table.identity}")
+            ((rows,),) = cursor.fetchall()
+            _then, total = self._before.tables[table.identity]
+            return list(self._changed_rows([(table.identity, (rows, total))]))
+
+        return compare
 
     def _rows_of(self, batch: list[contents.Table]) -> Job:
         def compare(cursor: psycopg2.extensions.cursor) -> list[str]:

@@ -179,7 +179,9 @@ class Names:
         holders = [item for item in self._named(catalog, holder) if not kinds or (item.kind and item.kind in kinds)]
         if named.type in _COLUMNS:
             with_it = [
-                item for item in holders if any(bare_name(name) == named.name for name, _ in item.columns.values())
+                item
+                for item in holders
+                if any(bare_name(name) == named.name for name, _definition in item.columns.values())
             ]
             return _choose(named, schema, with_it, path, column=named.name)
         wanted = {item.oid: item for item in holders}
@@ -216,7 +218,7 @@ def _schema(item: CatalogObject) -> str:
 def _found(item: CatalogObject, schema: str, column: str = "") -> Found:
     if not column:
         return Found(item.address, item.identity, schema)
-    written = next(name for name, _ in item.columns.values() if bare_name(name) == column)
+    written = next(name for name, _definition in item.columns.values() if bare_name(name) == column)
     return Found(column_address(item.oid, column), f"{item.identity}.{written}", schema)
 
 

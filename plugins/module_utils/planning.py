@@ -196,7 +196,8 @@ def _refuse_namesakes(resolved: Sequence[Resolution], request: PlanRequest) -> N
         return
     item, _place = places[0]
     found = ", ".join(place.identity for candidate, place in places if candidate is item)
-    more = f" (and {len({id(c) for c, _ in places}) - 1} more names)" if len({id(c) for c, _ in places}) > 1 else ""
+    others = len({id(candidate) for candidate, _place in places}) - 1
+    more = f" (and {others} more names)" if others else ""
     goes = (
         f"would drop {item.target.identity} and leave"
         if item.target
@@ -284,7 +285,9 @@ def _lock_warning(cursor: t.Any, catalog: Catalog, tables: Sequence[CatalogObjec
     capacity = int(cursor.fetchone()[0])
     doomed = {table.oid for table in tables}
     # A table, its TOAST table, that one's index, and each index and sequence of its own.
-    needed = 3 * len(doomed) + sum(1 for item in catalog if any(owner in doomed for _, owner, _ in item.owners))
+    needed = 3 * len(doomed) + sum(
+        1 for item in catalog if any(owner in doomed for _catalog, owner, _column in item.owners)
+    )
     if needed <= capacity:
         return []
     return [

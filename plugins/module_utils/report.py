@@ -143,8 +143,8 @@ def _channel_name(channel: Facts) -> str:
 
 def _without_secrets(text: str, channel: Facts) -> str:
     url = str(channel.get("url") or "")
-    _, _, rest = url.partition("://")
-    authority, _, path = rest.partition("/")
+    rest = url.partition("://")[2]
+    authority, _slash, path = rest.partition("/")
     user = authority.rpartition("@")[0]
     secrets = [url, rest, path, user, *user.split(":"), *re.split(r"[/?&=#]", path)]
     secrets += [str(value) for value in facts(channel, "headers").values()]

@@ -31,7 +31,7 @@ _FALSE = ("f", "false", "no", "off")
 UrlOpener = t.Callable[[str, float, bool], tuple[int, str]]
 
 #: Asks the database: query, seconds; gives the first row, or nothing.
-DatabaseAsker = t.Callable[[str, float], t.Sequence[t.Any] | None]
+DatabaseAsker: t.TypeAlias = "t.Callable[[str, float], t.Sequence[t.Any] | None]"
 
 
 class SmokeTestsFailed(NeedsAttention):

@@ -681,7 +681,7 @@ _Finding = tuple[str, str]  # problem and remedy
 def _refuse_psql(source: Source) -> None:
     if "\0" in source.text:
         raise source.refusal(source.text.index("\0"), "a NUL byte, which SQL cannot hold", "Remove it.")
-    _, parts = mask_psql(source.text)
+    parts = mask_psql(source.text)[1]
     if not parts:
         return
     part = parts[0]

@@ -1,8 +1,8 @@
-#!/bin/bash
+#!/usr/bin/env bash
 # Copyright (c) 2026, the cypher.rollback authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-# Section 4.1 of the document that the collection replaces, word for word but for BACKUP_DIR and TMPDIR.
+# Section 4.1 of the document that the collection replaces, word for word but for the first line, BACKUP_DIR and TMPDIR.
 # rollback.sh - Generic rollback script
 # Usage: ./rollback.sh <migration_version>
 

@@ -245,7 +245,10 @@ class Bench:
         return rows
 
     def _stop(self, what: str, settings: dict[str, t.Any], *, customers: bool = False) -> Row:
-        with self.shop(LARGE, **settings) as shop, shop.customers() if customers else contextlib.nullcontext():
+        with contextlib.ExitStack() as stack:
+            shop = stack.enter_context(self.shop(LARGE, **settings))
+            if customers:
+                stack.enter_context(shop.customers())
             seconds, report = shop.by_runbook()
         stages = ", ".join(f"{stage['name']} {stage['seconds']:.1f}" for stage in report["stages"])
         return Row(what, report["downtime_seconds"], f"whole run {seconds:.1f} s: {stages}")

@@ -93,10 +93,11 @@ def found_kinds(database: Database, version: str) -> dict[tuple[str, str], str |
 
 
 def roll_back(database: Database, version: str) -> None:
-    with contextlib.closing(database.connect()) as connection, connection, connection.cursor() as cursor:
-        cursor.execute(f"SET LOCAL search_path = {SEARCH_PATH}")
-        for statement in down_statements(version):
-            cursor.execute(statement)
+    with contextlib.closing(database.connect()) as connection:
+        with connection, connection.cursor() as cursor:
+            cursor.execute(f"SET LOCAL search_path = {SEARCH_PATH}")
+            for statement in down_statements(version):
+                cursor.execute(statement)
 
 
 def apply(database: Database, upto: str, first: str = "0001", **arguments: t.Any) -> None:
@@ -236,7 +237,7 @@ def test_group_roles_hold_the_privileges(erp: Database) -> None:
     apply(erp, "0006")
     query = "SELECT has_table_privilege('{0}', '{1}', '{2}'), has_schema_privilege('{0}', '{3}', 'USAGE')"
     answers = {
-        (role, table, privilege): erp.execute(query.format(role, table, privilege, table.split(".")[0]))[0]
+        (role, table, privilege): erp.execute(query.format(role, table, privilege, table.split(".", maxsplit=1)[0]))[0]
         for role, table, privilege in (
             ("b2b_app", "b2b.orders", "INSERT"),
             ("report_app", "b2b.orders", "SELECT"),

@@ -291,12 +291,10 @@ def test_a_read_only_database_is_refused(engine: Engine, where: str) -> None:
         with pytest.raises(Refused, match="is read-only"):
             engine.plan("0003")
     finally:
-        with (
-            contextlib.closing(engine.database.connect(options="-c default_transaction_read_only=off")) as session,
-            session,
-            session.cursor() as cursor,
-        ):
-            cursor.execute(f'ALTER {where} "{name}" RESET default_transaction_read_only')
+        writable = engine.database.connect(options="-c default_transaction_read_only=off")
+        with contextlib.closing(writable) as session:
+            with session, session.cursor() as cursor:
+                cursor.execute(f'ALTER {where} "{name}" RESET default_transaction_read_only')
     assert engine.state() == before
 
 
@@ -424,11 +422,12 @@ PASSWORD = "s3cret :'\"\\ %& pass"
 def owner(engine: Engine) -> Iterator[str]:
     """The engine as an ordinary role, with a difficult password, that owns the schema's tables and not the schema."""
     name = f"owner_{engine.database.name}"
-    with contextlib.closing(engine.database.connect()) as session, session, session.cursor() as cursor:
-        cursor.execute(f"CREATE ROLE {name} LOGIN PASSWORD %s", (PASSWORD,))
-        cursor.execute(f"GRANT USAGE ON SCHEMA app TO {name}")
-        for table in ("customers", "orders", "lines", "order_report", "numbers"):
-            cursor.execute(f"ALTER TABLE app.{table} OWNER TO {name}")
+    with contextlib.closing(engine.database.connect()) as session:
+        with session, session.cursor() as cursor:
+            cursor.execute(f"CREATE ROLE {name} LOGIN PASSWORD %s", (PASSWORD,))
+            cursor.execute(f"GRANT USAGE ON SCHEMA app TO {name}")
+            for table in ("customers", "orders", "lines", "order_report", "numbers"):
+                cursor.execute(f"ALTER TABLE app.{table} OWNER TO {name}")
     superuser = engine.settings
     engine.settings = dataclasses.replace(superuser, user=name, password=PASSWORD)
     yield name

@@ -36,7 +36,7 @@ def processes_with(variable: str) -> list[int]:
 def demo() -> t.Iterator[tuple[subprocess.Popen[str], str]]:
     """The demo, running, and what marks all of its processes."""
     mark = f"DEMO_TEST={secrets.token_hex(8)}"
-    name, _, value = mark.partition("=")
+    name, _equals, value = mark.partition("=")
     with subprocess.Popen(
         [sys.executable, "-m", "tests.cypher_erp.demo"],
         cwd=REPOSITORY,
@@ -53,7 +53,7 @@ def demo() -> t.Iterator[tuple[subprocess.Popen[str], str]]:
 
 def test_the_demo_ends_well_and_leaves_nothing_running(demo: tuple[subprocess.Popen[str], str]) -> None:
     process, mark = demo
-    output, _ = process.communicate(timeout=LIMIT_SECONDS)
+    output, _errors = process.communicate(timeout=LIMIT_SECONDS)
     assert process.returncode == 0, output
     assert "b2b.orders is gone" in output
     assert "as release 0002" in output
@@ -73,7 +73,7 @@ def test_an_interrupted_demo_leaves_nothing_running(
     wait_until(lambda: len(processes_with(mark)) > 3, 20)
     # As a terminal does: to the whole group.
     os.killpg(process.pid, number)
-    output, _ = process.communicate(timeout=60)
+    output, _errors = process.communicate(timeout=60)
     assert process.returncode == 128 + number, output
     assert "Traceback" not in output
     assert wait_until(lambda: not processes_with(mark), 10)

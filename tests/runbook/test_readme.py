@@ -142,7 +142,7 @@ def test_every_setting_that_is_named_exists() -> None:
 
 def test_the_outcomes_are_those_of_the_collection() -> None:
     section = TEXT.split("### How a run ends")[1].split("###")[0]
-    assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == {outcome for outcome, _ in RULES}
+    assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == {outcome for outcome, _rule in RULES}
 
 
 @pytest.mark.parametrize(
