@@ -59,8 +59,9 @@ class Engine:
 
     def script(self, text: str) -> None:
         """Run SQL as the superuser, in one transaction."""
-        with contextlib.closing(self.database.connect()) as session, session, session.cursor() as cursor:
-            cursor.execute(text)
+        with contextlib.closing(self.database.connect()) as session:
+            with session, session.cursor() as cursor:
+                cursor.execute(text)
 
     def migration(self, version: str, down: str) -> None:
         """Write a migration with this DOWN."""
