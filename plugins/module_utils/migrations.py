@@ -24,6 +24,10 @@ _NUMBER_LIMIT = 10**128
 _DIGITS = re.compile(r"[0-9]+")
 
 
+class NoSuchMigration(Refused):
+    """The folder has no migration of the version that was asked for."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Migration:
     """One migration of a folder.
@@ -203,7 +207,7 @@ def _the_one(raw: str | int, found: t.Sequence[Migration], migrations: t.Sequenc
             f"version {_shown(raw)} fits two or more migrations: {names}. Give one of them exactly, in quotes.",
             candidates=[migration.version for migration in found],
         )
-    raise Refused(
+    raise NoSuchMigration(
         f"No migration has the version {_shown(raw)}. {_choice(raw, migrations)}",
         candidates=[migration.version for migration in migrations],
     )

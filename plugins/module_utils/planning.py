@@ -14,10 +14,11 @@ from .catalog import bare_name, snapshot
 from .connection import connect, server_errors, settings_from
 from .errors import FailedUnchanged, Refused
 from .execute import Limits, Order, execute_plan, refuse_other_run
+from .history import is_still_gone, rollback_of
 from .ledger import InferredLedger, TableLedger
-from .migrations import find_migrations, resolve_version
+from .migrations import NoSuchMigration, find_migrations, resolve_version
 from .names import Names
-from .plan import Wanted, make_plan
+from .plan import Plan, Wanted, make_plan
 from .privileges import refuse_missing
 from .rows import count_rows
 from .server import inspect_target, sessions
@@ -31,7 +32,6 @@ if t.TYPE_CHECKING:
     from .ledger import Ledger
     from .migrations import Migration
     from .names import Resolution
-    from .plan import Plan
     from .server import Target
 
 #: They take from a role what would keep it from being dropped.
@@ -44,6 +44,7 @@ class PlanRequest:
 
     :param migrations_dir: folder of the migrations.
     :param left_over: ``refuse`` or ``accept`` objects of the same name in other schemas.
+    :param run_dir: folder of the runs, whose reports say what was rolled back before; empty, not asked.
     :param system_identifier: of the cluster that is meant; empty, any.
     """
 
@@ -56,6 +57,7 @@ class PlanRequest:
     ledger_column: str = "version"
     left_over: str = "refuse"
     system_identifier: str = ""
+    run_dir: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +101,7 @@ def plan_request(params: Mapping[str, t.Any]) -> PlanRequest:
     limits = Limits(params["lock_timeout"], params["statement_timeout"], _rows_limit(params["max_rows_lost"]))
     return PlanRequest(
         settings_from(params), folder, params["search_path"], wanted, limits, params["ledger_table"], params["ledger_column"],
-        params["left_over"], params["system_identifier"],
+        params["left_over"], params["system_identifier"], params.get("run_dir") or "",
     )  # fmt: skip
 
 
@@ -147,9 +149,32 @@ def plan_rollback(request: PlanRequest) -> Planned:
 
     :raises Refused: with what to change.
     """
-    migrations = read_migrations(request)
     with server_errors(Refused, "looking at it; nothing was stopped or changed"):
+        try:
+            migrations = read_migrations(request)
+        except NoSuchMigration as missing:
+            return _rolled_back_before(request, missing)
         return _plan(request, migrations)
+
+
+def _rolled_back_before(request: PlanRequest, missing: NoSuchMigration) -> Planned:
+    """With the previous code the migration's file went; an earlier run's report still knows it.
+
+    :raises NoSuchMigration: when there is no such report, or what that run removed is there again.
+    """
+    if not request.run_dir or request.wanted.version in (None, ""):
+        raise missing
+    with contextlib.closing(connect(request.settings, application_name="cypher.rollback plan")) as connection:
+        target = inspect_target(connection, request.settings, request.system_identifier)
+        report = rollback_of(request.run_dir, request.wanted.version, target)
+        with connection.cursor() as cursor:
+            if report is None or not is_still_gone(report, snapshot(cursor)):
+                raise missing
+    message = (
+        f"Migration {request.wanted.version} was rolled back by run {report['run_id']}, and nothing that it removed is there again. "
+        "Its file is not in the migrations folder any more. Nothing was stopped or changed."
+    )
+    return Planned(target, Plan((), (), (), message))
 
 
 def _plan(request: PlanRequest, migrations: Sequence[Migration]) -> Planned:

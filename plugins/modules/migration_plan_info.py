@@ -48,7 +48,8 @@ options:
     default: false
   run_dir:
     description:
-      - Also check that a report can be written there. Empty, this is not checked.
+      - Folder of the runs. A version whose file is gone is looked up in the reports of earlier runs.
+      - Outside check mode, also check that a report can be written there.
     type: path
 seealso:
   - module: cypher.rollback.db_rollback
@@ -141,11 +142,11 @@ def check_backup(params, version):
     return ready.database_bytes, list(ready.warnings)
 
 
-def plan(params):
+def plan(params, check_mode):
     """All that the module returns."""
     planned = planning.plan_rollback(planning.plan_request(params))
     warnings = list(planned.warnings)
-    if params["run_dir"]:
+    if params["run_dir"] and not check_mode:
         check_run_dir(params["run_dir"])
     database_bytes = 0
     if planned.plan.scripts:
@@ -179,7 +180,7 @@ def main(make_module=AnsibleModule):
     if not sql.HAS_PGLAST:
         module.fail_json(msg=missing_required_lib("pglast"), exception=sql.PGLAST_IMPORT_ERROR)
     try:
-        result = plan(module.params)
+        result = plan(module.params, module.check_mode)
     except errors.RollbackError as err:
         module.fail_json(msg=str(err), outcome=err.outcome, details=err.details)
     for warning in result.pop("plan_warnings"):

@@ -168,6 +168,20 @@ def test_what_is_rolled_back_already_is_left_alone(project: Project) -> None:
     assert project.published() == []
 
 
+def test_a_version_whose_file_went_with_the_newer_code_is_remembered(project: Project) -> None:
+    project.migrate("0003", orders=5)
+    first = project.run("-e", "version=0003")
+    assert first.outcome == "rolled_back", first.output
+    next(project.migrations.glob("0003-*.sql")).unlink()
+    again = project.run("-e", "version=3")
+    assert (again.returncode, again.outcome) == (0, "nothing_to_do"), again.output
+    assert first.folder.name in again.message
+    project.database.execute("CREATE TABLE b2b.orders (id int)")
+    refused = project.run("-e", "version=0003")
+    assert refused.outcome == "refused", refused.output
+    assert "No migration has the version '0003'" in refused.message
+
+
 def test_the_preview_announces_what_the_run_removes_and_leaves_no_trace(project: Project) -> None:
     project.migrate("0004")
     project.database.execute("CREATE VIEW public.big_orders AS SELECT * FROM b2b.orders WHERE grand_total > 100")
