@@ -9,7 +9,6 @@ import json
 import typing as t
 
 import pytest
-
 from ansible_collections.cypher.rollback.plugins.module_utils.history import rollback_of
 from ansible_collections.cypher.rollback.plugins.module_utils.server import Target
 
