@@ -387,7 +387,7 @@ def _no_down(migration: Migration, source: sql.Source) -> t.NoReturn:
     example = conventions.DOCUMENT.example
     raise Refused(
         f"{source.file} has no DOWN: no line of it is a marker such as '{example}', and there is no file "
-        f"{migration.version}-down.sql beside it.{seen} Write the DOWN, or go back with the emergency runbook.",
+        f"{migration.version}-down.sql beside it.{seen} Write the DOWN, or restore a backup instead.",
         file=source.file,
         version=migration.version,
     )
@@ -448,7 +448,7 @@ def _shown_offset(source: sql.Source, section: _Section) -> int:
 
 
 def _irreversible(source: sql.Source, section: _Section, problem: str, why: str = "") -> sql.DownRefused:
-    remedy = "Write the statements that undo the migration, or go back with the emergency runbook."
+    remedy = "Write the statements that undo the migration, or restore a backup instead."
     return source.refusal(_shown_offset(source, section), f"{problem}, so it would undo nothing{why}", remedy)
 
 

@@ -270,7 +270,7 @@ def test_no_marker_at_all(tmp_path: Path) -> None:
     message = _refusal(tmp_path)
     assert message.startswith(f"{path} has no DOWN: no line of it is a marker such as '-- DOWN (Rollback)'")
     assert "0003-down.sql" in message
-    assert "emergency runbook" in message
+    assert "restore a backup" in message
 
 
 @pytest.mark.parametrize(
