@@ -188,8 +188,8 @@ def _refuse_unknown(ledger: Ledger) -> None:
 def _nothing(wanted: Wanted, migrations: Sequence[Migration], states: dict[str, VersionState]) -> str:
     if _is_empty(wanted.to_version):
         migration = resolve_version(wanted.version, migrations)
-        return f"Migration {migration.version} is not applied ({states[migration.version].evidence()}). Nothing was stopped or changed."
-    return f"No migration above {wanted.to_version} is applied. Nothing was stopped or changed."
+        return f"Migration {migration.version} is not applied ({states[migration.version].evidence()})."
+    return f"No migration above {wanted.to_version} is applied."
 
 
 def _warnings(chosen: Sequence[Migration], states: dict[str, VersionState]) -> t.Iterator[str]:

@@ -172,7 +172,7 @@ def _rolled_back_before(request: PlanRequest, missing: NoSuchMigration) -> Plann
                 raise missing
     message = (
         f"Migration {request.wanted.version} was rolled back by run {report['run_id']}, and nothing that it removed is there again. "
-        "Its file is not in the migrations folder any more. Nothing was stopped or changed."
+        "Its file is not in the migrations folder any more."
     )
     return Planned(target, Plan((), (), (), message))
 
