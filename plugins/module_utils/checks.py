@@ -50,6 +50,21 @@ class WantedCheck:
     expect: t.Any
 
 
+def checks_argument_spec() -> dict[str, dict[str, t.Any]]:
+    """The option of the modules that run the operator's own checks."""
+    check = {
+        "name": {"type": "str", "required": True},
+        "query": {"type": "str", "required": True},
+        "expect": {"type": "raw", "required": True},
+    }
+    return {"verify_checks": {"type": "list", "elements": "dict", "default": [], "options": check}}
+
+
+def wanted_checks(params: Mapping[str, t.Any]) -> list[WantedCheck]:
+    """The operator's own checks, from a module's parameters."""
+    return [WantedCheck(item["name"], item["query"], item["expect"]) for item in params["verify_checks"]]
+
+
 def failed_checks(checks: Sequence[Check]) -> list[str]:
     """Each failed check as a clause."""
     return [

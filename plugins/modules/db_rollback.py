@@ -18,6 +18,7 @@ description:
 extends_documentation_fragment:
   - cypher.rollback.attributes
   - cypher.rollback.postgres
+  - cypher.rollback.checks
   - cypher.rollback.plan
 attributes:
   check_mode:
@@ -41,25 +42,6 @@ options:
     description:
       - Rows of each table in the backup that was just made, by identity. Without it, or empty, all tables are counted first.
     type: dict
-  verify_checks:
-    description:
-      - Checks of your own, which have to pass before the transaction commits.
-    type: list
-    elements: dict
-    default: []
-    suboptions:
-      name:
-        description: Name of the check.
-        type: str
-        required: true
-      query:
-        description: Query whose first value of the first row is compared.
-        type: str
-        required: true
-      expect:
-        description: What it must equal.
-        type: raw
-        required: true
   run_id:
     description:
       - Name of the run, shown to others in C(pg_stat_activity).
@@ -160,7 +142,7 @@ def run(params, preview):
         plan=planned.plan,
         search_path=request.search_path,
         limits=request.limits,
-        checks=[checks.WantedCheck(item["name"], item["query"], item["expect"]) for item in params["verify_checks"]],
+        checks=checks.wanted_checks(params),
         row_counts=params["row_counts"] or None,
         run_id=params["run_id"],
         preview=preview,
@@ -205,17 +187,12 @@ def diff_of(effect):
 
 def main(make_module=AnsibleModule):
     """Run, and tell."""
-    check = {
-        "name": {"type": "str", "required": True},
-        "query": {"type": "str", "required": True},
-        "expect": {"type": "raw", "required": True},
-    }
     argument_spec = {
         **connection.login_argument_spec(),
         **planning.plan_argument_spec(),
         "digest": {"type": "str", "default": ""},
         "row_counts": {"type": "dict"},
-        "verify_checks": {"type": "list", "elements": "dict", "default": [], "options": check},
+        **checks.checks_argument_spec(),
         "run_id": {"type": "str", "default": ""},
         "run_dir": {"type": "path"},
     }

@@ -17,6 +17,7 @@ description:
 extends_documentation_fragment:
   - cypher.rollback.attributes
   - cypher.rollback.postgres
+  - cypher.rollback.checks
 attributes:
   check_mode:
     support: full
@@ -49,25 +50,6 @@ options:
     type: list
     elements: str
     default: []
-  verify_checks:
-    description:
-      - Checks of your own.
-    type: list
-    elements: dict
-    default: []
-    suboptions:
-      name:
-        description: Name of the check.
-        type: str
-        required: true
-      query:
-        description: Query whose first value of the first row is compared.
-        type: str
-        required: true
-      expect:
-        description: What it must equal.
-        type: raw
-        required: true
   lock_timeout:
     description:
       - How long a query waits for a lock, as a PostgreSQL duration.
@@ -119,7 +101,7 @@ def verify_request(params):
         settings=connection.settings_from(params),
         search_path=params["search_path"],
         critical_tables=params["critical_tables"],
-        checks=[checks.WantedCheck(item["name"], item["query"], item["expect"]) for item in params["verify_checks"]],
+        checks=checks.wanted_checks(params),
         dropped=effect.get("dropped"),
         added=effect.get("added", ()),
         row_counts=params["row_counts"] or None,
@@ -132,18 +114,13 @@ def verify_request(params):
 
 def main(make_module=AnsibleModule):
     """Verify, and tell."""
-    check = {
-        "name": {"type": "str", "required": True},
-        "query": {"type": "str", "required": True},
-        "expect": {"type": "raw", "required": True},
-    }
     argument_spec = {
         **connection.login_argument_spec(),
         "search_path": {"type": "list", "elements": "str", "default": ["b2b", "erp", "shared", "public"]},
         "effect": {"type": "dict"},
         "row_counts": {"type": "dict"},
         "critical_tables": {"type": "list", "elements": "str", "default": []},
-        "verify_checks": {"type": "list", "elements": "dict", "default": [], "options": check},
+        **checks.checks_argument_spec(),
         "lock_timeout": {"type": "str", "default": "5s"},
         "statement_timeout": {"type": "str", "default": "0"},
     }
