@@ -94,10 +94,11 @@ def confirm_or_take(request: BackupRequest, path: str) -> Backup:
     except BackupRefused as err:
         if "free_bytes" not in err.details:
             raise
-        # No room for two. The early one does not hold what was written since.
+        # No room for two. The early one does not hold what was written since. The new one may get its very name.
         remove_backup(request.backup_dir, path)
         taken = take_backup(request)
-    remove_backup(request.backup_dir, path)
+    else:
+        remove_backup(request.backup_dir, path)
     told = f"The early backup was of no use, so another one was taken after the stop: {_listed(reasons)}."
     return dataclasses.replace(taken, stale=reasons, warnings=(*taken.warnings, told))
 
