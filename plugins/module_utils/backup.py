@@ -728,7 +728,7 @@ def _fill(
     """Everything but the publication; the manifest holds what was proven."""
     with contextlib.ExitStack() as stack:
         snapshot = stack.enter_context(Snapshot(request))
-        env = stack.enter_context(client_environment(request.settings))
+        env = stack.enter_context(client_environment(request.settings, folder=partial.path))
         begun = snapshot.early_content() if request.early else None
         counter = stack.enter_context(RowCounter(request, snapshot, begun))
         work = _Work(request, ready, partial, snapshot, counter, env, stack.enter_context(Tools()))

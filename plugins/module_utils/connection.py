@@ -169,10 +169,15 @@ def _connect_message(settings: ConnectionSettings, err: Exception) -> str:
 
 
 @contextlib.contextmanager
-def client_environment(settings: ConnectionSettings, dbname: str | None = None) -> Iterator[dict[str, str]]:
+def client_environment(
+    settings: ConnectionSettings, dbname: str | None = None, folder: str | None = None
+) -> Iterator[dict[str, str]]:
     """Environment for pg_dump, pg_restore and psql, with the password in a private passfile for as long as it is needed.
 
     Command lines are readable by every user of the host and PGPASSWORD is discouraged by PostgreSQL's manual, so neither is used.
+
+    :param folder: private folder for the passfile, of which somebody takes care should this process be killed; ``None``: the
+        system's own for temporary files.
     """
     names = {
         "host": "PGHOST",
@@ -197,8 +202,8 @@ def client_environment(settings: ConnectionSettings, dbname: str | None = None) 
     if not settings.password:
         yield environment
         return
-    with tempfile.TemporaryDirectory(prefix="cypher-rollback-") as folder:
-        environment["PGPASSFILE"] = _write_passfile(folder, settings.password)
+    with tempfile.TemporaryDirectory(prefix="cypher-rollback-", dir=folder) as private:
+        environment["PGPASSFILE"] = _write_passfile(private, settings.password)
         yield environment
 
 

@@ -223,6 +223,28 @@ def test_pg_dump_is_killed(project: Project, application: Application, tmp_path:
     assert project.published() == []
 
 
+def test_a_run_killed_during_the_backup_leaves_no_password(
+    project: Project, application: Application, tmp_path: Path
+) -> None:
+    real, seen = project.database.server.bin_dir / "pg_dump", tmp_path / "passfile-name"
+    script = f'case "$*" in *--version*) exec {real} "$@";; esac\nprintf %s "$PGPASSFILE" >{seen}\nexec sleep 60'
+    fake_tools(project, tmp_path / "bin", ["pg_dump"], script)
+    killed = project.start("-e", "version=0003")
+    wait_until(lambda: seen.exists() and seen.read_text(encoding="utf-8"))
+    for pid in [killed.pid, *children(killed.pid)]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    killed.communicate()
+    passfile = Path(seen.read_text(encoding="utf-8"))
+    assert project.backups in passfile.parents
+    project.settings["rollback_pg_bin_dir"] = str(project.database.server.bin_dir)
+    application.release_file.write_text("0002\n", encoding="utf-8")
+    run = project.run("-e", "version=0003")
+    assert (run.returncode, run.outcome) == (0, "rolled_back"), run.output
+    assert not passfile.exists()
+    assert not list(project.backups.rglob("passfile"))
+
+
 def test_pg_dump_is_older_than_the_server(project: Project, application: Application, tmp_path: Path) -> None:
     fake_tools(project, tmp_path / "bin", ["pg_dump", "pg_restore"], 'echo "${0##*/} (PostgreSQL) 9.6.24"')
     before = project.dump()
