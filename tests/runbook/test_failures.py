@@ -319,7 +319,9 @@ def test_an_application_that_cannot_start_after_a_failed_down(project: Project, 
     assert not application.running
 
 
-def test_the_password_is_nowhere(project: Project, application: Application) -> None:
+@pytest.mark.parametrize("in_process", [True, False])
+def test_the_password_is_nowhere(project: Project, application: Application, in_process: bool) -> None:
+    project.settings |= {"rollback_in_process": in_process}
     secret = project.database.connection_arguments()["password"]
     seen: list[str] = []
     done = threading.Event()
