@@ -25,7 +25,7 @@ from .server import inspect_target, sessions
 from .watch import Watch
 
 if t.TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from .catalog import Catalog, CatalogObject
     from .connection import ConnectionSettings
@@ -164,12 +164,10 @@ def _rolled_back_before(request: PlanRequest, missing: NoSuchMigration) -> Plann
     """
     if not request.run_dir or request.wanted.version in (None, ""):
         raise missing
-    with contextlib.closing(connect(request.settings, application_name="cypher.rollback plan")) as connection:
-        target = inspect_target(connection, request.settings, request.system_identifier)
+    with _looking(request) as (cursor, target):
         report = rollback_of(request.run_dir, request.wanted.version, target)
-        with connection.cursor() as cursor:
-            if report is None or not is_still_gone(report, snapshot(cursor)):
-                raise missing
+        if report is None or not is_still_gone(report, snapshot(cursor)):
+            raise missing
     message = (
         f"Migration {request.wanted.version} was rolled back by run {report['run_id']}, and nothing that it removed is there again. "
         "Its file is not in the migrations folder any more."
@@ -177,7 +175,9 @@ def _rolled_back_before(request: PlanRequest, missing: NoSuchMigration) -> Plann
     return Planned(target, Plan((), (), (), message))
 
 
-def _plan(request: PlanRequest, migrations: Sequence[Migration]) -> Planned:
+@contextlib.contextmanager
+def _looking(request: PlanRequest) -> Iterator[tuple[t.Any, Target]]:
+    """A cursor in one read-only snapshot of a database that may be rolled back. It waits for nobody without end."""
     limits = request.limits
     connection = connect(
         request.settings,
@@ -193,7 +193,12 @@ def _plan(request: PlanRequest, migrations: Sequence[Migration]) -> Planned:
         connection.set_session(readonly=True, isolation_level="REPEATABLE READ")
         locked = f"A lock to look at the database was not to be had within {limits.lock_timeout}; nothing was stopped or changed"
         with watch.lock_errors(Refused, locked):
-            planned = _look(cursor, request, migrations, target)
+            yield cursor, target
+
+
+def _plan(request: PlanRequest, migrations: Sequence[Migration]) -> Planned:
+    with _looking(request) as (cursor, target):
+        planned = _look(cursor, request, migrations, target)
     if planned.plan.scripts:
         _refuse_too_many_rows(request, planned.plan, planned.rows_estimate)
         _rehearse(request, planned.plan, migrations)

@@ -16,7 +16,7 @@ import time
 import typing as t
 
 import pytest
-from ansible_collections.cypher.rollback.plugins.module_utils import commit
+from ansible_collections.cypher.rollback.plugins.module_utils import commit, execute, planning
 from ansible_collections.cypher.rollback.plugins.module_utils.checks import WantedCheck
 from ansible_collections.cypher.rollback.plugins.module_utils.errors import FailedUnchanged, OutcomeUnknown, Refused
 from ansible_collections.cypher.rollback.plugins.module_utils.execute import Limits
@@ -345,8 +345,6 @@ def test_what_was_planned_must_still_be_so(engine: Engine) -> None:
     plan_again = engine.request()
     planned = engine.plan()
     engine.script("DROP TABLE app.lines")
-    from ansible_collections.cypher.rollback.plugins.module_utils import execute, planning  # noqa: PLC0415 - what the child process needs
-
     order = execute.Order(engine.settings, planned.plan, plan_again.search_path, plan_again.limits)
     with pytest.raises(FailedUnchanged, match="0001 was applied when the rollback was planned, and is absent now"):
         execute.execute_plan(order, planning.ledger_maker(plan_again, planning.read_migrations(plan_again)))
