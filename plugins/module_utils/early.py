@@ -11,37 +11,25 @@ import contextlib
 import dataclasses
 import datetime as dt
 import os
-import secrets
-import shutil
 import threading
 import time
 import typing as t
 
 from . import content as contents
 from . import manifest as manifests
-from .backup import (
-    NO_LIMITS,
-    PARTIAL_PREFIX,
-    Backup,
-    BackupRefused,
-    Snapshot,
-    check_request,
-    failures,
-    iso,
-    naming_blockers,
-    open_connection,
-    take_backup,
-    take_lock,
-)
+from .backup import Backup, failures, iso, take_backup
 from .errors import FailedUnchanged, Refused
 from .pg_tools import interruptible
+from .publication import remove_published
+from .readiness import BackupRefused, check_request, open_connection
+from .snapshot import NO_LIMITS, Snapshot, naming_blockers
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     import psycopg2.extensions
 
-    from .backup import BackupRequest
+    from .readiness import BackupRequest
 
     Job = Callable[[psycopg2.extensions.cursor], list[str]]
 
@@ -81,7 +69,7 @@ def confirm_or_take(request: BackupRequest, path: str) -> Backup:
     """The early backup where the database still holds exactly what it holds, otherwise a new one in its place.
 
     :param path: folder of the early backup.
-    :raises Refused: what :func:`backup.check_ready` refuses.
+    :raises Refused: what :func:`readiness.check_ready` refuses.
     :raises FailedUnchanged: the comparison or the new backup failed.
     """
     check_request(request)
@@ -95,10 +83,10 @@ def confirm_or_take(request: BackupRequest, path: str) -> Backup:
         if "free_bytes" not in err.details:
             raise
         # No room for two. The early one does not hold what was written since. The new one may get its very name.
-        remove_backup(request.backup_dir, path)
+        remove_published(request.backup_dir, path)
         taken = take_backup(request)
     else:
-        remove_backup(request.backup_dir, path)
+        remove_published(request.backup_dir, path)
     told = f"The early backup was of no use, so another one was taken after the stop: {_listed(reasons)}."
     return dataclasses.replace(taken, stale=reasons, warnings=(*taken.warnings, told))
 
@@ -106,20 +94,6 @@ def confirm_or_take(request: BackupRequest, path: str) -> Backup:
 def _listed(reasons: tuple[str, ...]) -> str:
     shown = "; ".join(reasons[:5])
     return shown if len(reasons) <= 5 else f"{shown}; and {len(reasons) - 5} more"
-
-
-def remove_backup(backup_dir: str, path: str) -> None:
-    """Remove a backup that is in nobody's use. It first loses its name, so that no half of it is ever visible."""
-    if os.path.dirname(os.path.abspath(path)) != os.path.abspath(backup_dir):
-        return
-    with contextlib.suppress(OSError):
-        lock = take_lock(path)
-        try:
-            hidden = os.path.join(backup_dir, f"{PARTIAL_PREFIX}{os.path.basename(path)}-{secrets.token_hex(4)}")
-            os.rename(path, hidden)
-            shutil.rmtree(hidden, ignore_errors=True)
-        finally:
-            os.close(lock)
 
 
 def _confirm(request: BackupRequest, path: str) -> Backup:

@@ -255,12 +255,19 @@ details:
 """
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.cypher.rollback.plugins.module_utils import backup, connection, early, errors, journal
+from ansible_collections.cypher.rollback.plugins.module_utils import (
+    backup,
+    connection,
+    early,
+    errors,
+    journal,
+    readiness,
+)
 
 
 def request_from(params):
     """What the options ask for."""
-    return backup.BackupRequest(
+    return readiness.BackupRequest(
         settings=connection.settings_from(params),
         backup_dir=params["backup_dir"],
         kind=params["kind"],

@@ -112,7 +112,7 @@ warnings:
 import os
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.cypher.rollback.plugins.module_utils import backup, connection, errors, planning, sql
+from ansible_collections.cypher.rollback.plugins.module_utils import connection, errors, planning, readiness, sql
 
 
 def check_run_dir(run_dir):
@@ -131,14 +131,14 @@ def check_backup(params, version):
     """Size of the database, and what is to be said about a backup of it."""
     if not params["backup_dir"]:
         return 0, []
-    request = backup.BackupRequest(
+    request = readiness.BackupRequest(
         settings=connection.settings_from(params),
         backup_dir=params["backup_dir"],
         version=version,
         bin_dir=params["bin_dir"],
         require_patched=params["require_patched"],
     )
-    ready = backup.check_ready(request)
+    ready = readiness.check_ready(request)
     return ready.database_bytes, list(ready.warnings)
 
 

@@ -22,7 +22,17 @@ import typing as t
 
 import psycopg2.errors
 import pytest
-from ansible_collections.cypher.rollback.plugins.module_utils import archive, backup, early, journal, manifest, pg_tools
+from ansible_collections.cypher.rollback.plugins.module_utils import (
+    archive,
+    backup,
+    early,
+    journal,
+    manifest,
+    pg_tools,
+    publication,
+    readiness,
+    snapshot,
+)
 from ansible_collections.cypher.rollback.plugins.module_utils.connection import ConnectionSettings, client_environment
 from ansible_collections.cypher.rollback.plugins.module_utils.errors import FailedUnchanged, Refused
 
@@ -83,9 +93,9 @@ def backup_dir(tmp_path: pathlib.Path) -> pathlib.Path:
 
 
 @pytest.fixture
-def request_for(database: Database, backup_dir: pathlib.Path) -> backup.BackupRequest:
+def request_for(database: Database, backup_dir: pathlib.Path) -> readiness.BackupRequest:
     database.execute(SCHEMA)
-    return backup.BackupRequest(
+    return readiness.BackupRequest(
         ConnectionSettings(**database.connection_arguments()),
         str(backup_dir),
         version="0003",
@@ -117,12 +127,14 @@ def wrapped_programs(folder: pathlib.Path, bin_dir: str, **scripts: str) -> str:
     return str(folder)
 
 
-def with_pg_dump(request: backup.BackupRequest, tmp_path: pathlib.Path, script: str) -> backup.BackupRequest:
+def with_pg_dump(request: readiness.BackupRequest, tmp_path: pathlib.Path, script: str) -> readiness.BackupRequest:
     programs = wrapped_programs(tmp_path / "bin", request.bin_dir, pg_dump=script)
     return dataclasses.replace(request, bin_dir=programs)
 
 
-def as_role(database: Database, request: backup.BackupRequest, options: str = "") -> Iterator[backup.BackupRequest]:
+def as_role(
+    database: Database, request: readiness.BackupRequest, options: str = ""
+) -> Iterator[readiness.BackupRequest]:
     """The same request by an ordinary role that may read everything."""
     name = f"plain_{database.name}"
     database.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'secret' {options}")
@@ -146,7 +158,7 @@ plain_role = contextlib.contextmanager(as_role)
 
 
 def test_a_backup_is_whole_private_and_described(
-    request_for: backup.BackupRequest, backup_dir: pathlib.Path, database: Database
+    request_for: readiness.BackupRequest, backup_dir: pathlib.Path, database: Database
 ) -> None:
     taken = backup.take_backup(dataclasses.replace(request_for, run_id="run-1"))
     folder = pathlib.Path(taken.path)
@@ -166,7 +178,7 @@ def test_a_backup_is_whole_private_and_described(
     assert taken.bytes == sum((folder / entry.path).stat().st_size for entry in loaded.files)
 
 
-def test_it_restores_to_the_same_rows(request_for: backup.BackupRequest, database: Database) -> None:
+def test_it_restores_to_the_same_rows(request_for: readiness.BackupRequest, database: Database) -> None:
     taken = backup.take_backup(request_for)
     copy = f"{database.name}_copy"
     database.server.create_database(copy)
@@ -191,7 +203,7 @@ def _major(database: Database) -> int:
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o377])
 def test_everything_is_private_whatever_the_umask(
-    request_for: backup.BackupRequest, tmp_path: pathlib.Path, umask: int
+    request_for: readiness.BackupRequest, tmp_path: pathlib.Path, umask: int
 ) -> None:
     request = dataclasses.replace(request_for, backup_dir=str(tmp_path / "new" / "deeper"))
     before = os.umask(umask)
@@ -211,7 +223,7 @@ def test_everything_is_private_whatever_the_umask(
 
 
 def test_two_backups_in_one_second_have_names_of_their_own(
-    request_for: backup.BackupRequest, backup_dir: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    request_for: readiness.BackupRequest, backup_dir: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class StoppedClock(backup.dt.datetime):
         @classmethod
@@ -229,7 +241,7 @@ def test_two_backups_in_one_second_have_names_of_their_own(
 
 
 def test_the_rows_are_those_of_the_dumps_snapshot(
-    request_for: backup.BackupRequest, tmp_path: pathlib.Path, database: Database
+    request_for: readiness.BackupRequest, tmp_path: pathlib.Path, database: Database
 ) -> None:
     """Rows that are committed while the dump runs are neither in it nor counted."""
     started, go_on = tmp_path / "started", tmp_path / "go_on"
@@ -245,7 +257,7 @@ def test_the_rows_are_those_of_the_dumps_snapshot(
 
 
 def test_the_password_is_in_no_command_line_and_no_environment(
-    request_for: backup.BackupRequest, tmp_path: pathlib.Path
+    request_for: readiness.BackupRequest, tmp_path: pathlib.Path
 ) -> None:
     seen = tmp_path / "seen"
     script = f'{{ echo "$@"; env; }} >> {seen}; exec "$REAL" "$@"'
@@ -259,7 +271,7 @@ def test_the_password_is_in_no_command_line_and_no_environment(
     assert not pathlib.Path(text.partition("PGPASSFILE=")[2].splitlines()[0]).exists()
 
 
-def test_zeroed_and_flipped_files_are_found_after_publication(request_for: backup.BackupRequest) -> None:
+def test_zeroed_and_flipped_files_are_found_after_publication(request_for: readiness.BackupRequest) -> None:
     taken = backup.take_backup(request_for)
     loaded = manifest.load(taken.path)
     biggest = max(
@@ -296,7 +308,7 @@ LARGEST = 'FILE=$(ls -S "$ARCHIVE"/[0-9]*.dat | head -1)'
     ],
 )
 def test_damage_before_the_reading_back_is_found(
-    request_for: backup.BackupRequest, tmp_path: pathlib.Path, damage: str, says: str
+    request_for: readiness.BackupRequest, tmp_path: pathlib.Path, damage: str, says: str
 ) -> None:
     request = with_pg_dump(request_for, tmp_path, f'"$REAL" "$@" || exit; {damage}')
     with pytest.raises(FailedUnchanged, match=says) as failure:
@@ -320,27 +332,27 @@ def test_a_file_that_changes_after_it_was_read_is_read_again(tmp_path: pathlib.P
         assert reader.proofs()["2.dat"].rows is None
 
 
-def test_a_table_left_out_of_the_dump_is_found(request_for: backup.BackupRequest, tmp_path: pathlib.Path) -> None:
+def test_a_table_left_out_of_the_dump_is_found(request_for: readiness.BackupRequest, tmp_path: pathlib.Path) -> None:
     request = with_pg_dump(request_for, tmp_path, 'exec "$REAL" "$@" --exclude-table-data=b2b.orders')
     with pytest.raises(FailedUnchanged, match=r"b2b\.orders has no data file"):
         backup.take_backup(request)
 
 
-def test_a_count_that_differs_is_found(request_for: backup.BackupRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = backup.RowCounter.counts
+def test_a_count_that_differs_is_found(request_for: readiness.BackupRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = snapshot.RowCounter.counts
 
-    def one_more(counter: backup.RowCounter) -> backup.Counts:
+    def one_more(counter: snapshot.RowCounter) -> snapshot.Counts:
         counts = real(counter)
         return counts._replace(rows={oid: rows + (rows == 5000) for oid, rows in counts.rows.items()})
 
-    monkeypatch.setattr(backup.RowCounter, "counts", one_more)
+    monkeypatch.setattr(snapshot.RowCounter, "counts", one_more)
     with pytest.raises(FailedUnchanged, match="5001 rows in the database and 5000"):
         backup.take_backup(request_for)
 
 
 @pytest.mark.parametrize("compress", ["--compress=0", "--compress=1"])
 def test_compressed_data_files_are_proven_too(
-    request_for: backup.BackupRequest, tmp_path: pathlib.Path, compress: str
+    request_for: readiness.BackupRequest, tmp_path: pathlib.Path, compress: str
 ) -> None:
     folder = tmp_path / "archive"
     with client_environment(request_for.settings) as env:
@@ -360,11 +372,11 @@ def test_compressed_data_files_are_proven_too(
         assert archive.prove(str(folder), biggest.name).rows is None
 
 
-def _server_major(request: backup.BackupRequest) -> int:
-    return backup.check_ready(request).tools.version[0]
+def _server_major(request: readiness.BackupRequest) -> int:
+    return readiness.check_ready(request).tools.version[0]
 
 
-def test_a_killed_pg_dump_leaves_nothing(request_for: backup.BackupRequest, tmp_path: pathlib.Path) -> None:
+def test_a_killed_pg_dump_leaves_nothing(request_for: readiness.BackupRequest, tmp_path: pathlib.Path) -> None:
     script = f'"$REAL" "$@"; {LARGEST}; rm "$FILE"; sleep 100 >/dev/null & kill -9 $$'
     request = with_pg_dump(request_for, tmp_path, script)
     with pytest.raises(FailedUnchanged, match="pg_dump was killed by signal SIGKILL"):
@@ -373,7 +385,7 @@ def test_a_killed_pg_dump_leaves_nothing(request_for: backup.BackupRequest, tmp_
 
 
 def test_no_space_for_the_manifest_leaves_nothing(
-    request_for: backup.BackupRequest, backup_dir: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    request_for: readiness.BackupRequest, backup_dir: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_space(folder: str, _written: manifest.Manifest) -> str:
         with open("/dev/full", "wb", buffering=0) as full:
@@ -407,7 +419,7 @@ def small_device(tmp_path: pathlib.Path) -> Iterator[Callable[[int], pathlib.Pat
 
 
 def test_a_full_disk_leaves_nothing(
-    request_for: backup.BackupRequest, database: Database, small_device: Callable[[int], pathlib.Path]
+    request_for: readiness.BackupRequest, database: Database, small_device: Callable[[int], pathlib.Path]
 ) -> None:
     """TOAST compresses this to a hundredth, so that the estimate fits and the dump does not."""
     database.execute("CREATE TABLE big AS SELECT repeat('x', 1000000) AS t FROM generate_series(1, 100)")
@@ -418,11 +430,11 @@ def test_a_full_disk_leaves_nothing(
 
 
 def test_too_little_space_is_refused_with_numbers(
-    request_for: backup.BackupRequest, small_device: Callable[[int], pathlib.Path]
+    request_for: readiness.BackupRequest, small_device: Callable[[int], pathlib.Path]
 ) -> None:
     folder = small_device(10)
     with pytest.raises(Refused, match=r"may need \d+ MB .* has \d+(\.\d+)? MB free.*rollback_backup_dir") as refusal:
-        backup.check_ready(dataclasses.replace(request_for, backup_dir=str(folder)))
+        readiness.check_ready(dataclasses.replace(request_for, backup_dir=str(folder)))
     assert refusal.value.details["free_bytes"] <= 10 * 1024 * 1024 < refusal.value.details["estimated_bytes"]
 
 
@@ -430,7 +442,7 @@ def test_too_little_space_is_refused_with_numbers(
 
 
 def test_a_locked_table_names_its_holder(
-    request_for: backup.BackupRequest, backup_dir: pathlib.Path, database: Database
+    request_for: readiness.BackupRequest, backup_dir: pathlib.Path, database: Database
 ) -> None:
     with contextlib.closing(database.connect(application_name="the holder")) as holder, holder.cursor() as cursor:
         cursor.execute("LOCK TABLE b2b.orders IN ACCESS EXCLUSIVE MODE")
@@ -449,7 +461,7 @@ def test_a_locked_table_names_its_holder(
     [('could not obtain lock on relation "orders"', "2"), ("FATAL:  sorry, too many clients already", "1")],
 )
 def test_one_more_attempt_after(
-    request_for: backup.BackupRequest, tmp_path: pathlib.Path, message: str, jobs: str
+    request_for: readiness.BackupRequest, tmp_path: pathlib.Path, message: str, jobs: str
 ) -> None:
     once = tmp_path / "once"
     script = (
@@ -463,29 +475,29 @@ def test_one_more_attempt_after(
 
 
 def test_too_few_connections_mean_fewer_jobs_or_a_refusal(
-    request_for: backup.BackupRequest, database: Database
+    request_for: readiness.BackupRequest, database: Database
 ) -> None:
     with plain_role(database, dataclasses.replace(request_for, jobs=4), "CONNECTION LIMIT 8") as request:
-        ready = backup.check_ready(request)
+        ready = readiness.check_ready(request)
         assert ready.jobs == 3
         assert any("pg_dump runs with 3 jobs instead of 4" in warning for warning in ready.warnings)
         assert backup.take_backup(request).tables == ROWS
         database.execute(f"ALTER ROLE {request.settings.user} CONNECTION LIMIT 4")
         with pytest.raises(Refused, match=r"3 free connections.*needs 4.*max_connections"):
-            backup.check_ready(request)
+            readiness.check_ready(request)
 
 
 TAKE = """
 import json, sys
-from ansible_collections.cypher.rollback.plugins.module_utils import backup
+from ansible_collections.cypher.rollback.plugins.module_utils import backup, readiness
 from ansible_collections.cypher.rollback.plugins.module_utils.connection import ConnectionSettings
 values = json.load(sys.stdin)
-backup.take_backup(backup.BackupRequest(ConnectionSettings(**values.pop("settings")), **values))
+backup.take_backup(readiness.BackupRequest(ConnectionSettings(**values.pop("settings")), **values))
 """
 
 
 @contextlib.contextmanager
-def background_backup(request: backup.BackupRequest, tmp_path: pathlib.Path) -> Iterator[subprocess.Popen[bytes]]:
+def background_backup(request: readiness.BackupRequest, tmp_path: pathlib.Path) -> Iterator[subprocess.Popen[bytes]]:
     """A backup in a process of its own."""
     values = tmp_path / "request.json"
     values.write_text(json.dumps(dataclasses.asdict(request)), "utf-8")
@@ -505,7 +517,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def hanging(request: backup.BackupRequest, tmp_path: pathlib.Path) -> tuple[backup.BackupRequest, pathlib.Path]:
+def hanging(request: readiness.BackupRequest, tmp_path: pathlib.Path) -> tuple[readiness.BackupRequest, pathlib.Path]:
     """A pg_dump that never ends, and the file with its process id that tells it has written everything."""
     ready = tmp_path / "ready"
     script = f'"$REAL" "$@"; echo $$ > {ready}.x; mv {ready}.x {ready}; exec sleep 1000'
@@ -514,7 +526,7 @@ def hanging(request: backup.BackupRequest, tmp_path: pathlib.Path) -> tuple[back
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_pg_dump_and_leaves_nothing(
-    request_for: backup.BackupRequest, tmp_path: pathlib.Path, backup_dir: pathlib.Path, number: signal.Signals
+    request_for: readiness.BackupRequest, tmp_path: pathlib.Path, backup_dir: pathlib.Path, number: signal.Signals
 ) -> None:
     request, ready = hanging(request_for, tmp_path)
     with background_backup(request, tmp_path) as process:
@@ -528,7 +540,7 @@ def test_a_signal_ends_pg_dump_and_leaves_nothing(
 
 
 def test_leftovers_of_a_dead_run_go_and_those_of_a_living_one_stay(
-    request_for: backup.BackupRequest, tmp_path: pathlib.Path, backup_dir: pathlib.Path
+    request_for: readiness.BackupRequest, tmp_path: pathlib.Path, backup_dir: pathlib.Path
 ) -> None:
     request, ready = hanging(request_for, tmp_path)
     with background_backup(request, tmp_path) as process:
@@ -539,10 +551,10 @@ def test_leftovers_of_a_dead_run_go_and_those_of_a_living_one_stay(
         process.kill()
         process.wait()
         # Its pg_dump outlives it, still writes, and holds the lock that it inherited.
-        backup.remove_leftovers(str(backup_dir))
+        publication.remove_leftovers(str(backup_dir))
         assert partial.exists()
         os.kill(int(ready.read_text("utf-8")), signal.SIGKILL)
-        wait_for(lambda: backup.remove_leftovers(str(backup_dir)) == [partial.name])
+        wait_for(lambda: publication.remove_leftovers(str(backup_dir)) == [partial.name])
     assert [entry.name for entry in backup_dir.iterdir()] == [taken.id]
 
 
@@ -553,7 +565,7 @@ def test_what_is_not_a_leftover_is_left_alone(backup_dir: pathlib.Path, tmp_path
     (backup_dir / ".partial-file").touch()
     (backup_dir / "backup_x").mkdir()
     (backup_dir / ".partial-dead").mkdir()
-    assert backup.remove_leftovers(str(backup_dir)) == [".partial-dead"]
+    assert publication.remove_leftovers(str(backup_dir)) == [".partial-dead"]
     assert (tmp_path / "precious" / "file").exists()
     assert len(list(backup_dir.iterdir())) == 3
 
@@ -562,7 +574,7 @@ def test_what_is_not_a_leftover_is_left_alone(backup_dir: pathlib.Path, tmp_path
 
 
 @pytest.mark.parametrize("version", ["", "../0003", "a/b", "0003; DROP", "*", "x" * 129, "a..b", "-x", ".x", "0003\n"])
-def test_a_version_that_is_no_name_is_refused(request_for: backup.BackupRequest, version: str) -> None:
+def test_a_version_that_is_no_name_is_refused(request_for: readiness.BackupRequest, version: str) -> None:
     with pytest.raises(Refused, match="version"):
         backup.take_backup(dataclasses.replace(request_for, version=version))
     assert leaves_nothing(pathlib.Path(request_for.backup_dir))
@@ -578,10 +590,10 @@ def test_a_version_that_is_no_name_is_refused(request_for: backup.BackupRequest,
     ],
 )
 def test_a_request_that_means_nothing_is_refused(
-    request_for: backup.BackupRequest, change: dict[str, t.Any], says: str
+    request_for: readiness.BackupRequest, change: dict[str, t.Any], says: str
 ) -> None:
     with pytest.raises(Refused, match=says):
-        backup.check_ready(dataclasses.replace(request_for, **change))
+        readiness.check_ready(dataclasses.replace(request_for, **change))
 
 
 def _link(folder: pathlib.Path) -> None:
@@ -604,30 +616,30 @@ def _file(folder: pathlib.Path) -> None:
     ],
 )
 def test_a_backup_folder_that_others_could_exchange_is_refused(
-    request_for: backup.BackupRequest, backup_dir: pathlib.Path, make: Callable[[pathlib.Path], None], says: str
+    request_for: readiness.BackupRequest, backup_dir: pathlib.Path, make: Callable[[pathlib.Path], None], says: str
 ) -> None:
     try:
         make(backup_dir)
     except PermissionError:
         pytest.skip("only root can give a folder away")
     with pytest.raises(Refused, match=rf"{says}.*rollback_backup_dir"):
-        backup.check_ready(request_for)
+        readiness.check_ready(request_for)
 
 
-def test_a_folder_that_cannot_be_written_is_refused(request_for: backup.BackupRequest) -> None:
+def test_a_folder_that_cannot_be_written_is_refused(request_for: readiness.BackupRequest) -> None:
     """On /proc not even root can."""
     with pytest.raises(Refused, match=r"cannot be written.*rollback_backup_dir"):
-        backup.check_ready(dataclasses.replace(request_for, backup_dir="/proc/sys/backups"))
+        readiness.check_ready(dataclasses.replace(request_for, backup_dir="/proc/sys/backups"))
 
 
-def test_readiness_writes_nothing(request_for: backup.BackupRequest, tmp_path: pathlib.Path) -> None:
+def test_readiness_writes_nothing(request_for: readiness.BackupRequest, tmp_path: pathlib.Path) -> None:
     request = dataclasses.replace(request_for, backup_dir=str(tmp_path / "new" / "deeper"))
-    ready = backup.check_ready(request)
+    ready = readiness.check_ready(request)
     assert ready.estimated_bytes > ready.database_bytes > 0
     assert not (tmp_path / "new").exists()
 
 
-def test_programs_of_an_older_major_are_refused(request_for: backup.BackupRequest, tmp_path: pathlib.Path) -> None:
+def test_programs_of_an_older_major_are_refused(request_for: readiness.BackupRequest, tmp_path: pathlib.Path) -> None:
     older = tmp_path / "older"
     older.mkdir()
     for program in pg_tools.PROGRAMS:
@@ -638,7 +650,7 @@ def test_programs_of_an_older_major_are_refused(request_for: backup.BackupReques
     assert leaves_nothing(pathlib.Path(request_for.backup_dir))
 
 
-def test_a_role_that_may_read_everything_is_enough(request_for: backup.BackupRequest, database: Database) -> None:
+def test_a_role_that_may_read_everything_is_enough(request_for: readiness.BackupRequest, database: Database) -> None:
     with plain_role(database, request_for) as request:
         taken = backup.take_backup(request)
         assert taken.tables == ROWS
@@ -656,7 +668,7 @@ def test_a_role_that_may_read_everything_is_enough(request_for: backup.BackupReq
     ],
 )
 def test_what_the_role_cannot_read_is_named(
-    request_for: backup.BackupRequest, database: Database, revoke: str, names: str
+    request_for: readiness.BackupRequest, database: Database, revoke: str, names: str
 ) -> None:
     with plain_role(database, request_for) as request:
         database.execute(revoke.format(role=request.settings.user))
@@ -666,20 +678,20 @@ def test_what_the_role_cannot_read_is_named(
 
 
 def test_the_owner_of_a_table_with_forced_row_security_is_refused(
-    request_for: backup.BackupRequest, database: Database
+    request_for: readiness.BackupRequest, database: Database
 ) -> None:
     with plain_role(database, request_for) as request:
         database.execute(f"ALTER TABLE b2b.orders OWNER TO {request.settings.user}")
         database.execute("ALTER TABLE b2b.orders ENABLE ROW LEVEL SECURITY")
-        assert backup.check_ready(request)
+        assert readiness.check_ready(request)
         database.execute("ALTER TABLE b2b.orders FORCE ROW LEVEL SECURITY")
         with pytest.raises(Refused, match="BYPASSRLS"):
-            backup.check_ready(request)
+            readiness.check_ready(request)
         database.execute("ALTER TABLE b2b.orders OWNER TO postgres")
 
 
 def test_roles_that_cannot_be_dumped_are_a_warning_and_in_the_manifest(
-    request_for: backup.BackupRequest, tmp_path: pathlib.Path
+    request_for: readiness.BackupRequest, tmp_path: pathlib.Path
 ) -> None:
     script = 'touch "$ARCHIVE"; echo "pg_dumpall: error: permission denied" >&2; exit 1'
     programs = wrapped_programs(tmp_path / "bin", request_for.bin_dir, pg_dumpall=script)
@@ -706,16 +718,16 @@ INSERT INTO b2b.kinds VALUES
 """
 
 
-def take_early(request: backup.BackupRequest) -> backup.Backup:
+def take_early(request: readiness.BackupRequest) -> backup.Backup:
     return early.take_early(dataclasses.replace(request, run_id="run-1"))
 
 
-def confirm(request: backup.BackupRequest, taken: backup.Backup) -> backup.Backup:
+def confirm(request: readiness.BackupRequest, taken: backup.Backup) -> backup.Backup:
     return early.confirm_or_take(dataclasses.replace(request, run_id="run-1"), taken.path)
 
 
 def test_an_early_backup_is_confirmed_where_nothing_changed(
-    request_for: backup.BackupRequest, backup_dir: pathlib.Path, database: Database
+    request_for: readiness.BackupRequest, backup_dir: pathlib.Path, database: Database
 ) -> None:
     database.execute(VALUES)
     taken = take_early(request_for)
@@ -765,7 +777,7 @@ def test_an_early_backup_is_confirmed_where_nothing_changed(
     ],
 )  # fmt: skip
 def test_an_early_backup_gives_way_where_anything_changed(
-    request_for: backup.BackupRequest, backup_dir: pathlib.Path, database: Database, change: str, says: str
+    request_for: readiness.BackupRequest, backup_dir: pathlib.Path, database: Database, change: str, says: str
 ) -> None:
     taken = take_early(request_for)
     # Neither of these hints is there any more: the content alone tells.
@@ -812,7 +824,7 @@ def test_an_early_backup_gives_way_where_anything_changed(
     ],
 )
 def test_no_other_value_passes_for_the_one_that_was_there(
-    request_for: backup.BackupRequest, database: Database, change: str
+    request_for: readiness.BackupRequest, database: Database, change: str
 ) -> None:
     database.execute(VALUES)
     taken = take_early(request_for)
@@ -821,7 +833,7 @@ def test_no_other_value_passes_for_the_one_that_was_there(
 
 
 def test_a_collation_that_takes_cases_for_one_hides_nothing(
-    request_for: backup.BackupRequest, database: Database
+    request_for: readiness.BackupRequest, database: Database
 ) -> None:
     try:
         database.execute("CREATE COLLATION cases (provider = icu, locale = 'und-u-ks-level2', deterministic = false)")
@@ -834,7 +846,7 @@ def test_a_collation_that_takes_cases_for_one_hides_nothing(
 
 
 def test_two_rows_that_exchange_a_value_are_not_the_same_rows(
-    request_for: backup.BackupRequest, database: Database
+    request_for: readiness.BackupRequest, database: Database
 ) -> None:
     """Hashes of rows are linear in those of their columns, and so would be a sum of them."""
     database.execute(
@@ -846,7 +858,7 @@ def test_two_rows_that_exchange_a_value_are_not_the_same_rows(
 
 
 def test_a_sequence_that_moves_during_the_early_backup_spoils_it(
-    request_for: backup.BackupRequest, tmp_path: pathlib.Path, database: Database
+    request_for: readiness.BackupRequest, tmp_path: pathlib.Path, database: Database
 ) -> None:
     arguments = database.connection_arguments()
     psql = f"{request_for.bin_dir}/psql -X -h {arguments['host']} -p {arguments['port']} -U {arguments['user']} {database.name}"
@@ -859,7 +871,7 @@ def test_a_sequence_that_moves_during_the_early_backup_spoils_it(
 
 @pytest.mark.parametrize("also_wrong", [False, True])
 def test_files_of_the_early_backup_are_read_again_where_they_were_touched(
-    request_for: backup.BackupRequest, also_wrong: bool
+    request_for: readiness.BackupRequest, also_wrong: bool
 ) -> None:
     taken = take_early(request_for)
     file = max(pathlib.Path(taken.path, "dump").glob("[0-9]*.dat"), key=lambda path: path.stat().st_size)
@@ -892,7 +904,7 @@ def _other_run(path: pathlib.Path) -> None:
     ("spoil", "says"), [(_remove, "cannot be read"), (_spoil, "proof in the manifest"), (_other_run, "another run")]
 )
 def test_an_early_backup_that_is_none_gives_way(
-    request_for: backup.BackupRequest, spoil: Callable[[pathlib.Path], None], says: str
+    request_for: readiness.BackupRequest, spoil: Callable[[pathlib.Path], None], says: str
 ) -> None:
     taken = take_early(request_for)
     spoil(pathlib.Path(taken.path))
@@ -900,7 +912,7 @@ def test_an_early_backup_that_is_none_gives_way(
 
 
 def test_without_room_for_two_the_stale_one_goes_first(
-    request_for: backup.BackupRequest, database: Database, small_device: Callable[[int], pathlib.Path]
+    request_for: readiness.BackupRequest, database: Database, small_device: Callable[[int], pathlib.Path]
 ) -> None:
     database.execute("CREATE TABLE big AS SELECT repeat(md5(i::text), 30) AS t FROM generate_series(1, 20000) i")
     ((size,),) = database.execute("SELECT pg_database_size(current_database())")
@@ -915,14 +927,16 @@ def test_without_room_for_two_the_stale_one_goes_first(
 
 
 def test_an_early_backup_that_fails_is_a_refusal(
-    request_for: backup.BackupRequest, tmp_path: pathlib.Path, backup_dir: pathlib.Path
+    request_for: readiness.BackupRequest, tmp_path: pathlib.Path, backup_dir: pathlib.Path
 ) -> None:
     with pytest.raises(Refused, match=r"pg_dump was killed.*Nothing was stopped.*rollback_backup_early_bytes"):
         take_early(with_pg_dump(request_for, tmp_path, "kill -9 $$"))
     assert leaves_nothing(backup_dir)
 
 
-def test_a_lock_during_the_comparison_names_its_holder(request_for: backup.BackupRequest, database: Database) -> None:
+def test_a_lock_during_the_comparison_names_its_holder(
+    request_for: readiness.BackupRequest, database: Database
+) -> None:
     taken = take_early(request_for)
     with contextlib.closing(database.connect(application_name="the holder")) as holder, holder.cursor() as cursor:
         cursor.execute("LOCK TABLE b2b.orders IN ACCESS EXCLUSIVE MODE")
@@ -931,7 +945,7 @@ def test_a_lock_during_the_comparison_names_its_holder(request_for: backup.Backu
     assert pathlib.Path(taken.path).is_dir()
 
 
-def test_an_ordinary_role_can_do_both(request_for: backup.BackupRequest, database: Database) -> None:
+def test_an_ordinary_role_can_do_both(request_for: readiness.BackupRequest, database: Database) -> None:
     with plain_role(database, request_for) as request:
         taken = take_early(request)
         assert confirm(request, taken).confirmed_at
