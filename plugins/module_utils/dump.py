@@ -15,6 +15,7 @@ import typing as t
 from . import content as contents
 from . import manifest as manifests
 from .archive import ArchiveReader, large_object_files, prove, table_files
+from .cluster_globals import GLOBALS_FILE, Globals
 from .connection import client_environment
 from .pg_tools import ToolFailed, Tools
 from .publication import UNCHANGED, BackupFailed, phase, sync_folder
@@ -30,7 +31,6 @@ if t.TYPE_CHECKING:
     from .snapshot import Counts, Table
 
 ARCHIVE = "dump"
-GLOBALS_FILE = "globals.sql"
 
 LOOK_SECONDS = 0.1
 
@@ -55,11 +55,6 @@ class _Work:
         """Folder that pg_dump writes."""
         return os.path.join(self.partial.path, ARCHIVE)
 
-    @property
-    def globals_file(self) -> str:
-        """What pg_dumpall writes."""
-        return os.path.join(self.partial.path, GLOBALS_FILE)
-
 
 def fill(
     request: BackupRequest, ready: Readiness, partial: PartialFolder, created_at: str, seconds: dict[str, float]
@@ -71,7 +66,7 @@ def fill(
         begun = snapshot.early_content() if request.early else None
         counter = stack.enter_context(RowCounter(request, snapshot, begun))
         work = _Work(request, ready, partial, snapshot, counter, env, stack.enter_context(Tools()))
-        roles = _Globals(work)
+        roles = Globals(work.tools, ready.tools.pg_dumpall, env, partial, request.settings.dbname)
         with phase(seconds, "dump"), naming_blockers(snapshot):
             reader = stack.enter_context(_dump(work))
         with phase(seconds, "read"):
@@ -257,35 +252,3 @@ def _large_object_problems(sizes: Mapping[int, int], proofs: Mapping[str, FilePr
         for oid, size in sizes.items()
         if proofs[files[oid]].bytes != size
     ]
-
-
-class _Globals:
-    """Roles, memberships and tablespaces of the cluster, without passwords, as far as the privileges allow."""
-
-    def __init__(self, work: _Work) -> None:
-        self._work = work
-        self._command = [
-            work.ready.tools.pg_dumpall,
-            "--no-role-passwords",
-            "--no-password",
-            "--no-sync",
-            f"--database={work.request.settings.dbname}",
-            f"--file={work.globals_file}",
-        ]
-        self._first = work.tools.start([*self._command, "--globals-only"], work.env, [work.partial.lock])
-
-    def finish(self) -> tuple[str, str]:
-        """What could be had, ``globals``, ``roles`` or ``none``, and a warning where that is not all."""
-        try:
-            self._first.wait()
-        except ToolFailed as err:
-            reason = str(err)
-        else:
-            return "globals", ""
-        try:
-            self._work.tools.start([*self._command, "--roles-only"], self._work.env).wait()
-        except ToolFailed as err:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._work.globals_file)
-            return "none", f"The backup has no roles of the cluster: {err}"
-        return "roles", f"The backup has the roles of the cluster and not its tablespaces: {reason}"

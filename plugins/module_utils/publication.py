@@ -21,6 +21,8 @@ if t.TYPE_CHECKING:
     from collections.abc import Iterator
 
 PARTIAL_PREFIX = ".partial-"
+#: Names a database that a backup made outside its folder. Without it nobody knew whose that is.
+CLONE_FILE = "clone.json"
 
 UNCHANGED = "The database is unchanged and no backup was published."
 
@@ -40,10 +42,15 @@ def make_folder(path: str) -> None:
 
 
 def remove_leftovers(backup_dir: str) -> list[str]:
-    """Remove what runs that died have left, and give the names; those whose writer lives hold a lock and stay."""
+    """Remove what runs that died have left, and give the names; those whose writer lives hold a lock and stay.
+
+    A folder that names a clone stays until :func:`clone.drop_leftovers` has dropped that.
+    """
     removed = []
     for entry in list(os.scandir(backup_dir)):
         if not entry.name.startswith(PARTIAL_PREFIX) or not entry.is_dir(follow_symlinks=False):
+            continue
+        if os.path.lexists(os.path.join(entry.path, CLONE_FILE)):
             continue
         with contextlib.suppress(OSError):
             lock = take_lock(entry.path)
@@ -137,11 +144,11 @@ class PartialFolder(contextlib.AbstractContextManager["PartialFolder"]):
                 return self
         raise BackupFailed(f"No folder for the backup can be made in {self.backup_dir}. {UNCHANGED}")
 
-    def publish(self, manifest: manifests.Manifest) -> manifests.Manifest:
-        """Write the manifest, sync, and give the folder its final name; the manifest is returned as it was written."""
+    def publish(self, manifest: manifests.Manifest, key: str = "") -> manifests.Manifest:
+        """Write the manifest, signed where there is a key, sync, and give the folder its final name; the manifest is returned as it was written."""
         name = manifest.id
         for number in range(2, 1000):
-            manifests.write(self.path, manifest)
+            manifests.write(self.path, manifest, key)
             sync_folder(self.path)
             final = os.path.join(self.backup_dir, manifest.id)
             try:

@@ -17,7 +17,7 @@ from .errors import Refused
 from .pg_tools import PgTools, find_tools
 
 if t.TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import psycopg2.extensions
 
@@ -52,6 +52,14 @@ class BackupRequest:
     :param jobs: workers of pg_dump; 0: as many as the host has processors, 4 at the most, 1 for a small database.
     :param lock_timeout: PostgreSQL duration to wait for a table that another session has locked; ``0``: for ever.
     :param provider: how the backup is made, an entry of ``backup.PROVIDERS``.
+    :param key: signs the manifest; empty: it is not signed.
+    :param content: also record a hash of every table, as it is in the dump's snapshot.
+    :param queries: queries whose times are recorded, ``name`` and ``query`` each.
+    :param compress: choose the best compression that both sides have, for a backup that nothing waits for.
+    :param migrations_dir: where given, whether ``version`` was applied is recorded.
+    :param ledger_table: the ledger of applied migrations; empty: it is looked for.
+    :param maintenance_db: database of the same server to be connected to while a copy is made.
+    :param server_free_bytes: room on the server where that cannot be seen from here; None: not known.
     :param early: also record what proves later that the database still holds what the backup holds.
     """
 
@@ -66,6 +74,14 @@ class BackupRequest:
     run_id: str = ""
     early: bool = False
     provider: str = "dump"
+    maintenance_db: str = "postgres"
+    server_free_bytes: int | None = None
+    key: str = dataclasses.field(default="", repr=False)
+    content: bool = False
+    queries: tuple[Mapping[str, str], ...] = ()
+    compress: bool = False
+    migrations_dir: str = ""
+    ledger_table: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +96,16 @@ class Readiness:
     server_version: str
     system_identifier: str
     warnings: tuple[str, ...] = ()
+
+
+class ServerFacts(t.NamedTuple):
+    """What the server itself tells; ``free_slots`` are connections that this role can still open."""
+
+    tools: PgTools
+    system_identifier: str
+    server_version: str
+    database_bytes: int
+    free_slots: int
 
 
 _SERVER = """
@@ -126,6 +152,22 @@ def check_ready(request: BackupRequest) -> Readiness:
 
     :raises Refused: with what is missing and the setting or command that resolves it.
     """
+    server = check_server(request)
+    size = server.database_bytes
+    jobs, job_warnings = _jobs(request, size, server.free_slots)
+    estimated = _estimate(size)
+    free = check_space(request.backup_dir, size, estimated)
+    warnings = (*server.tools.warnings, *job_warnings, *_space_warnings(request.backup_dir, size, free))
+    return Readiness(
+        server.tools, jobs, size, estimated, free, server.server_version, server.system_identifier, warnings
+    )
+
+
+def check_server(request: BackupRequest) -> ServerFacts:
+    """Refuse what no kind of backup can do without: a private folder, a primary, its programs, the right to read all.
+
+    :raises Refused: with what is missing and the setting or command that resolves it.
+    """
     check_request(request)
     _check_folder(request.backup_dir)
     with contextlib.closing(open_connection(request)) as connection, connection.cursor() as cursor:
@@ -138,11 +180,7 @@ def check_ready(request: BackupRequest) -> Readiness:
         tools = find_tools(connection.server_version // 10000, request.bin_dir, require_patched=request.require_patched)
         _check_readable(request, cursor)
     free_slots = min(by_server, by_limits if by_limits is not None else by_server)
-    jobs, job_warnings = _jobs(request, size, free_slots)
-    estimated = _estimate(size)
-    free = _check_space(request.backup_dir, size, estimated)
-    warnings = (*tools.warnings, *job_warnings, *_space_warnings(request.backup_dir, size, free))
-    return Readiness(tools, jobs, size, estimated, free, server_version, system_identifier, warnings)
+    return ServerFacts(tools, system_identifier, server_version, size, free_slots)
 
 
 def open_connection(request: BackupRequest) -> psycopg2.extensions.connection:
@@ -258,7 +296,11 @@ def _estimate(database_bytes: int) -> int:
     return int(database_bytes * ESTIMATE_FACTOR) + ESTIMATE_FLOOR_BYTES
 
 
-def _check_space(path: str, database_bytes: int, estimated: int) -> int:
+def check_space(path: str, database_bytes: int, estimated: int) -> int:
+    """Room in the file system of the backups.
+
+    :raises BackupRefused: it is less than what is needed.
+    """
     existing = path
     while not os.path.exists(existing):
         existing = os.path.dirname(existing)
