@@ -216,6 +216,11 @@ class RunningTool:
         """Process id, which is the id of the group too."""
         return self._process.pid
 
+    @property
+    def output(self) -> t.IO[bytes]:
+        """Its standard output, for whoever reads it to the end while the program runs, and only then waits."""
+        return t.cast("t.IO[bytes]", self._process.stdout)
+
     def running(self) -> bool:
         """Whether it has not ended yet."""
         return self._process.poll() is None
