@@ -114,7 +114,7 @@ def take_backup(request: BackupRequest) -> Backup:
             manifest = provider.fill(request, ready, partial, iso(now), seconds)
             try:
                 with phase(seconds, "publish"):
-                    manifest = partial.publish(manifest)
+                    manifest = partial.publish(manifest, request.key)
             except BaseException:
                 provider.discard(request, manifest)
                 raise

@@ -67,6 +67,7 @@ def fill(
         counter = stack.enter_context(RowCounter(request, snapshot, begun))
         work = _Work(request, ready, partial, snapshot, counter, env, stack.enter_context(Tools()))
         roles = Globals(work.tools, ready.tools.pg_dumpall, env, partial, request.settings.dbname)
+        surroundings = snapshot.surroundings()
         with phase(seconds, "dump"), naming_blockers(snapshot):
             reader = stack.enter_context(_dump(work))
         with phase(seconds, "read"):
@@ -89,6 +90,7 @@ def fill(
         globals_scope=scope,
         warnings=(*ready.warnings, *([warning] if warning else [])),
         seconds=dict(seconds),
+        **surroundings,
         proof=_proof_of(partial.path, proofs, entries, counts.content, moved) if counts.content else {},
     )
 
@@ -144,6 +146,7 @@ def _describe(work: _Work, counts: Counts, created_at: str) -> manifests.Manifes
         jobs=work.ready.jobs,
         large_objects=len(counts.large_objects),
         run_id=work.request.run_id,
+        database_bytes=work.ready.database_bytes,
     )
 
 

@@ -131,7 +131,7 @@ def _load(request: BackupRequest, path: str) -> tuple[manifests.Manifest, conten
     :raises _OfNoUse: it is not whole, or not one of this run.
     """
     try:
-        manifest = manifests.load(path)
+        manifest = manifests.load(path, request.key)
     except manifests.ManifestInvalid as err:
         raise _OfNoUse(str(err)) from err
     wanted = (os.path.basename(path), request.kind, request.version, request.settings.dbname, request.run_id)

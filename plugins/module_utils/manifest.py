@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import hmac
 import json
 import os
 import re
@@ -22,6 +23,7 @@ NAME = "manifest.json"
 #: Held (flock) by whoever writes the backup, and by whoever reads it.
 LOCK_NAME = "lock"
 FORMAT = 1
+ALGORITHM = "hmac-sha256"
 CHUNK_BYTES = 1 << 20
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -35,6 +37,24 @@ _REQUIRED: dict[str, type] = {
     "created_at": str,
     "files": list,
     "tables": dict,
+}
+_OPTIONAL: dict[str, tuple[type, ...]] = {
+    "provider": (str,),
+    "snapshot": (dict,),
+    "compression": (str,),
+    "large_objects": (int,),
+    "warnings": (list,),
+    "seconds": (dict,),
+    "proof": (dict,),
+    "database_bytes": (int,),
+    "content": (dict,),
+    "properties": (dict,),
+    "extensions": (dict,),
+    "roles": (dict,),
+    "applied": (bool, type(None)),
+    "baseline": (list,),
+    "clone": (dict,),
+    "signature": (dict,),
 }
 
 
@@ -55,11 +75,22 @@ class BackupFile:
 class Manifest:
     """Everything that is recorded about a backup.
 
-    :param tables: quoted identity (``format('%I.%I')``) to facts about the table, at least ``rows``.
+    :param tables: quoted identity (``format('%I.%I')``) to facts about the table: ``rows``, and ``hash`` where its content
+        was hashed.
     :param snapshot: where in the server's history the backup stands: ``lsn``, ``xmin``, ``xmax``, ``taken_at``.
     :param globals_scope: ``globals``, ``roles`` or ``none``: the cluster's own objects beside the dump.
     :param seconds: how long it took, by phase.
     :param proof: of an early backup: what it takes to prove that the database still holds the same.
+    :param database_bytes: size of the database, indexes included.
+    :param content: where the content was hashed: ``seed``, ``sequences`` (last value, and whether it was handed out) and
+        ``large_objects`` (number of pieces, and their sum).
+    :param properties: of the database as a whole, as ``database_properties.Properties.to_dict`` gives them.
+    :param extensions: name to ``version`` and ``schema``.
+    :param roles: every role that something in the database refers to: name to its attributes, ``memberships``, ``config``.
+    :param applied: whether ``version`` was applied when the backup was taken; ``None``: not known.
+    :param baseline: seconds of the critical queries: ``name``, ``query``, ``seconds``, ``median``, ``error``.
+    :param clone: of a clone: its ``database`` and ``oid``.
+    :param signature: ``algorithm`` and ``value``; empty: not signed.
     """
 
     id: str
@@ -82,6 +113,15 @@ class Manifest:
     warnings: tuple[str, ...] = ()
     seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
     proof: Mapping[str, t.Any] = dataclasses.field(default_factory=dict)
+    database_bytes: int = 0
+    content: Mapping[str, t.Any] = dataclasses.field(default_factory=dict)
+    properties: Mapping[str, t.Any] = dataclasses.field(default_factory=dict)
+    extensions: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
+    roles: Mapping[str, Mapping[str, t.Any]] = dataclasses.field(default_factory=dict)
+    applied: bool | None = None
+    baseline: tuple[Mapping[str, t.Any], ...] = ()
+    clone: Mapping[str, t.Any] = dataclasses.field(default_factory=dict)
+    signature: Mapping[str, str] = dataclasses.field(default_factory=dict)
     format: int = FORMAT
 
     @property
@@ -95,13 +135,18 @@ class Manifest:
         return {name: int(facts["rows"]) for name, facts in self.tables.items()}
 
 
-def write(folder: str, manifest: Manifest) -> str:
+def write(folder: str, manifest: Manifest, key: str = "") -> str:
     """Write the manifest into the folder, private and synced, and give its path.
 
+    :param key: signs it; empty: it is not signed, whatever ``manifest.signature`` holds.
     :raises OSError: no space, no permission, or there is one already.
     """
     path = os.path.join(folder, NAME)
-    text = json.dumps(dataclasses.asdict(manifest), indent=1, ensure_ascii=False) + "\n"
+    content = {**dataclasses.asdict(manifest), "signature": {}}
+    if key:
+        # What is signed is what a reader will parse: tuples are lists there.
+        content["signature"] = {"algorithm": ALGORITHM, "value": _signature(json.loads(json.dumps(content)), key)}
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         os.fchmod(file.fileno(), 0o600)
@@ -112,24 +157,53 @@ def write(folder: str, manifest: Manifest) -> str:
     return path
 
 
-def load(folder: str) -> Manifest:
+def _signature(content: Mapping[str, t.Any], key: str) -> str:
+    """HMAC over the canonical JSON of everything but the signature, facts of a later release included."""
+    signed = {name: value for name, value in content.items() if name != "signature"}
+    canonical = json.dumps(signed, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hmac.new(key.encode("utf-8", "surrogateescape"), canonical.encode("ascii"), hashlib.sha256).hexdigest()
+
+
+def load(folder: str, key: str = "") -> Manifest:
     """The manifest of a backup, its shape checked; whether the files are whole is :func:`verify`'s matter.
 
+    :param key: refuses a manifest that is not signed with it; empty: signatures are not looked at.
     :raises ManifestInvalid: with what is wrong.
     """
     path = os.path.join(folder, NAME)
+    content = _read(path)
+    problem = "" if isinstance(content, dict) else "it is not an object"
+    if problem or (problem := _shape_problem(content)):
+        raise ManifestInvalid(f"{path} is not a manifest of this collection: {problem}. {_NOT_A_BACKUP}")
+    if key:
+        _check_signature(path, content, key)
+    return _from_json(content)
+
+
+def _read(path: str) -> t.Any:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        # Without O_NONBLOCK a named pipe would keep us waiting for a writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as file:
-            content = json.loads(file.read().decode("utf-8"))
+            return json.loads(file.read().decode("utf-8"))
     except OSError as err:
         raise ManifestInvalid(f"{path} cannot be read: {err.strerror}. {_NOT_A_BACKUP}") from err
-    except ValueError as err:
+    except (ValueError, RecursionError) as err:
         raise ManifestInvalid(f"{path} is not a manifest: {err}. {_NOT_A_BACKUP}") from err
-    problem = _shape_problem(content)
-    if problem:
-        raise ManifestInvalid(f"{path} is not a manifest of this collection: {problem}. {_NOT_A_BACKUP}")
-    return _from_json(content)
+
+
+def _check_signature(path: str, content: Mapping[str, t.Any], key: str) -> None:
+    signature = content.get("signature", {})
+    value = signature.get("value")
+    if not signature:
+        problem = "is not signed"
+    elif signature.get("algorithm") != ALGORITHM or not isinstance(value, str):
+        problem = f"is not signed in a way that this release knows ({ALGORITHM})"
+    elif not hmac.compare_digest(value.encode("utf-8", "replace"), _signature(content, key).encode("ascii")):
+        problem = "has a wrong signature: it was changed after the backup was taken, or signed with another key"
+    else:
+        return
+    raise ManifestInvalid(f"{path} {problem}, and rollback_backup_key is set. {_NOT_A_BACKUP}")
 
 
 _NOT_A_BACKUP = "This folder does not count as a backup; name another one with the extra variable backup."
@@ -142,19 +216,19 @@ def _from_json(content: Mapping[str, t.Any]) -> Manifest:
         BackupFile(**{key: entry[key] for key in ("path", "bytes", "sha256")}) for entry in content["files"]
     )
     values["warnings"] = tuple(content.get("warnings", ()))
+    values["baseline"] = tuple(content.get("baseline", ()))
     return Manifest(**values)
 
 
-def _shape_problem(content: t.Any) -> str:
-    if not isinstance(content, dict):
-        return "it is not an object"
+def _shape_problem(content: Mapping[str, t.Any]) -> str:
     for name, kind in _REQUIRED.items():
         if not isinstance(content.get(name), kind):
             return f"{name} is missing or not a {kind.__name__}"
     if content.get("format", FORMAT) != FORMAT:
         return f"its format is {content['format']!r}, this release reads {FORMAT}"
-    if not isinstance(content.get("proof", {}), dict):
-        return "proof is not a dict"
+    for name, kinds in _OPTIONAL.items():
+        if name in content and not isinstance(content[name], kinds):
+            return f"{name} is not a {kinds[0].__name__}"
     for name, facts in content["tables"].items():
         if not isinstance(facts, dict) or not _is_count(facts.get("rows")):
             return f"the rows of table {name} are not a number"

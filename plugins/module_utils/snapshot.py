@@ -13,6 +13,8 @@ import time
 import typing as t
 
 from . import content as contents
+from .database_properties import read_properties
+from .dependencies import read_extensions, read_roles
 from .pg_tools import ToolFailed
 from .publication import UNCHANGED, BackupFailed
 from .readiness import open_connection
@@ -84,6 +86,7 @@ class Snapshot(contextlib.AbstractContextManager["Snapshot"]):
 
     def __init__(self, request: BackupRequest) -> None:
         self._connection = open_connection(request)
+        self._dbname = request.settings.dbname
         try:
             with self._connection.cursor() as cursor:
                 cursor.execute(NO_LIMITS)
@@ -109,6 +112,15 @@ class Snapshot(contextlib.AbstractContextManager["Snapshot"]):
                 catalogs=contents.read_catalogs(cursor, seed),
                 activity={table.identity: table.activity for table in contents.read_tables(cursor)},
             )
+
+    def surroundings(self) -> dict[str, t.Any]:
+        """What no dump holds and a restore needs, as fields of the manifest."""
+        with self._connection.cursor() as cursor:
+            return {
+                "properties": read_properties(cursor, self._dbname).to_dict(),
+                "extensions": read_extensions(cursor),
+                "roles": read_roles(cursor),
+            }
 
     def blockers(self) -> list[dict[str, t.Any]]:
         """Sessions that hold a table for themselves alone."""

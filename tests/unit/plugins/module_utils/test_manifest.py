@@ -66,6 +66,117 @@ def test_unknown_facts_of_a_later_release_are_ignored(tmp_path: pathlib.Path) ->
     assert manifest.load(str(folder)) == written
 
 
+SIGNED = {
+    "warnings": ("ț\udc80",),
+    "seconds": {"dump": 1e-05, "read": 0.1},
+    "content": {
+        "seed": 2**62,
+        "sequences": {"b2b.s": [2**63 - 1, True]},
+        "large_objects": [1, "-12345678901234567890"],
+    },
+    "baseline": ({"name": "q", "query": "SELECT 1", "seconds": [0.1], "median": 0.1, "error": ""},),
+    "applied": False,
+    "tables": {"b2b.orders": {"rows": 3, "hash": "17"}},
+}
+
+
+def test_a_signed_manifest_is_loaded_with_its_key_and_without(tmp_path: pathlib.Path) -> None:
+    folder, written = make_backup(tmp_path, **SIGNED)
+    path = pathlib.Path(manifest.write(str(folder), written, "ключ"))
+    loaded = manifest.load(str(folder), "ключ")
+    assert loaded.signature["algorithm"] == "hmac-sha256"
+    assert loaded.content == written.content
+    assert (loaded.applied, loaded.baseline, loaded.tables) == (False, written.baseline, written.tables)
+    assert manifest.load(str(folder)) == loaded
+    assert "ключ" not in path.read_text("utf-8")
+
+
+def test_another_layout_of_the_same_manifest_keeps_its_signature(tmp_path: pathlib.Path) -> None:
+    folder, written = make_backup(tmp_path, **SIGNED)
+    path = pathlib.Path(manifest.write(str(folder), written, "key"))
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")), sort_keys=True), "utf-8")
+    assert manifest.load(str(folder), "key").id == written.id
+
+
+def test_with_a_key_only_its_signature_counts(tmp_path: pathlib.Path) -> None:
+    folder, written = make_backup(tmp_path)
+    path = pathlib.Path(manifest.write(str(folder), written))
+    with pytest.raises(manifest.ManifestInvalid, match=r"is not signed, and rollback_backup_key is set"):
+        manifest.load(str(folder), "key")
+    path.unlink()
+    manifest.write(str(folder), written, "another key")
+    with pytest.raises(manifest.ManifestInvalid, match=r"has a wrong signature.*rollback_backup_key"):
+        manifest.load(str(folder), "key")
+
+
+def values_in(content: t.Any, path: tuple[t.Any, ...] = ()) -> t.Iterator[tuple[t.Any, ...]]:
+    """The way to every value of a document."""
+    parts = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    for name, value in parts:
+        yield (*path, name)
+        yield from values_in(value, (*path, name))
+
+
+def changed(value: t.Any) -> t.Any:
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, (int, float)):
+        return value + 1
+    return (
+        value + "x" if isinstance(value, str) else {**value, "x": 1} if isinstance(value, dict) else [*(value or ()), 1]
+    )
+
+
+def test_no_value_of_a_signed_manifest_can_be_changed_added_or_removed(tmp_path: pathlib.Path) -> None:
+    folder, written = make_backup(tmp_path, **SIGNED)
+    path = pathlib.Path(manifest.write(str(folder), written, "key"))
+    text = path.read_text("utf-8")
+    ways = list(values_in(json.loads(text)))
+    assert len(ways) > 50
+    for way in [*ways, ("later",)]:
+        for remove in (False, True):
+            content = json.loads(text)
+            parent = content
+            for name in way[:-1]:
+                parent = parent[name]
+            if remove and way != ("later",):
+                del parent[way[-1]]
+            else:
+                parent[way[-1]] = changed(parent[way[-1]]) if way != ("later",) else 1
+            if content == json.loads(text) or set(way) == {"signature", "x"}:
+                continue
+            path.write_text(json.dumps(content), "utf-8")
+            if way == ("signature",) and not remove:
+                manifest.load(str(folder), "key")  # a fact beside algorithm and value is no part of the backup
+                continue
+            with pytest.raises(manifest.ManifestInvalid):
+                manifest.load(str(folder), "key")
+
+
+def test_no_byte_of_a_signed_manifest_can_be_exchanged_for_another_meaning(tmp_path: pathlib.Path) -> None:
+    folder, written = make_backup(tmp_path)
+    path = pathlib.Path(manifest.write(str(folder), written, "key"))
+    original = path.read_bytes()
+    signed = {name: value for name, value in json.loads(original).items() if name != "signature"}
+    for position in range(len(original)):
+        damaged = bytearray(original)
+        damaged[position] ^= 1
+        path.write_bytes(damaged)
+        try:
+            loaded = manifest.load(str(folder), "key")
+        except manifest.ManifestInvalid:
+            continue
+        # A blank between two values may change, their meaning not.
+        assert {name: value for name, value in json.loads(bytes(damaged)).items() if name != "signature"} == signed
+        assert loaded.id == written.id
+
+
+def test_a_document_that_is_nested_without_end_is_refused(tmp_path: pathlib.Path) -> None:
+    (tmp_path / manifest.NAME).write_bytes(b"[" * 100_000)
+    with pytest.raises(manifest.ManifestInvalid, match="does not count as a backup"):
+        manifest.load(str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -75,6 +186,9 @@ def test_unknown_facts_of_a_later_release_are_ignored(tmp_path: pathlib.Path) ->
         ({"tables": {"a": {"rows": True}}}, "rows of table a"),
         ({"tables": {"a": 1}}, "rows of table a"),
         ({"format": 2}, "its format is 2"),
+        ({"applied": "yes"}, "applied is not a bool"),
+        ({"roles": []}, "roles is not a dict"),
+        ({"signature": "x"}, "signature is not a dict"),
         ({"files": ["x"]}, "not an object"),
         *(
             ({"files": [{"path": path, "bytes": 1, "sha256": "0" * 64}]}, "leads out of the backup's folder")
