@@ -12,13 +12,16 @@ if t.TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 #: Stages that change neither a database nor an application. A failure in one of them is a refusal.
-BEFORE = ("", "plan", "claim", "preflight", "early_backup")
+BEFORE = ("", "plan", "claim", "confirm", "preflight", "early_backup")
 
 #: Stages that come when nothing of the database has changed yet, but an application may have been stopped.
-UNTIL_ROLLBACK = ("stop", "backup")
+UNTIL_ROLLBACK = ("stop", "backup", "restore")
 
 #: Outcomes with which ansible-playbook exits 0.
-GOOD = ("rolled_back", "restored", "nothing_to_do", "planned")
+GOOD = ("rolled_back", "restored", "backed_up", "nothing_to_do", "planned")
+
+#: Runbooks that put a backup, or a database that was kept, in the place of the live one.
+RESTORING = ("emergency_rollback", "undo_rollback", "swap_back")
 
 Facts = t.Mapping[str, t.Any]
 
@@ -27,14 +30,16 @@ Facts = t.Mapping[str, t.Any]
 class State:
     """What matters for the outcome.
 
+    :param kind: what the run is for: ``rollback``, ``restore`` or ``backup``.
     :param failed_stage: name of the stage that failed; ``None`` when none did.
     :param failed_outcome: outcome that the failing error names itself; empty when it names none.
-    :param committed: the DOWN was committed.
-    :param proven: what ran after the commit says that it succeeded.
+    :param committed: the DOWN was committed, or another database has the live one's name and was not exchanged back.
+    :param proven: what ran after the commit says that it succeeded; of a backup, that it was published.
     :param stopped: an application was really stopped.
     :param running_again: every application that was stopped runs again.
     """
 
+    kind: str = "rollback"
     check_mode: bool = False
     nothing_to_do: bool = False
     failed_stage: str | None = None
@@ -50,12 +55,14 @@ class State:
         return self.failed_stage is not None
 
 
-#: The first rule that holds decides. `restored` of the emergency runbook will stand beside `rolled_back`.
+#: The first rule that holds decides.
 RULES: tuple[tuple[str, Callable[[State], bool]], ...] = (
     ("refused", lambda state: state.check_mode and state.failed),
     ("nothing_to_do", lambda state: state.nothing_to_do and not state.failed),
     ("planned", lambda state: state.check_mode),
-    ("rolled_back", lambda state: state.committed and state.proven and not state.failed and _up(state)),
+    ("rolled_back", lambda state: state.kind == "rollback" and state.committed and _well(state)),
+    ("restored", lambda state: state.kind == "restore" and state.committed and _well(state)),
+    ("backed_up", lambda state: state.kind == "backup" and _well(state)),
     ("needs_attention", lambda state: state.committed),
     ("unknown", lambda state: state.failed_outcome == "unknown"),
     ("needs_attention", lambda state: not _up(state)),
@@ -64,6 +71,10 @@ RULES: tuple[tuple[str, Callable[[State], bool]], ...] = (
     ("refused", lambda state: state.failed_outcome == "refused" and state.failed_stage in UNTIL_ROLLBACK),
     ("failed_unchanged", lambda _: True),
 )
+
+
+def _well(state: State) -> bool:
+    return state.proven and not state.failed and _up(state)
 
 
 def _up(state: State) -> bool:
@@ -80,6 +91,7 @@ def state_of(run: Facts) -> State:
     failure = facts(run, "rollback_failure")
     stopped = stopped_hosts(run)
     return State(
+        kind=kind_of(run),
         check_mode=bool(run.get("check_mode")),
         nothing_to_do=facts(run, "plan_result").get("outcome") == "nothing_to_do",
         failed_stage=str(failure.get("stage") or "") if failure else None,
@@ -89,6 +101,17 @@ def state_of(run: Facts) -> State:
         stopped=bool(stopped),
         running_again=not still_down(run),
     )
+
+
+def kind_of(run: Facts) -> str:
+    """What a run is for, by its runbook's name."""
+    runbook = str(run.get("runbook") or "")
+    return "restore" if runbook in RESTORING else "backup" if runbook == "backup" else "rollback"
+
+
+def plan_of(run: Facts) -> dict[str, t.Any]:
+    """The result of the stage plan, whichever role left it."""
+    return facts(run, "restore_plan_result") or facts(run, "plan_result")
 
 
 def facts(run: Facts, name: str) -> dict[str, t.Any]:
@@ -133,12 +156,31 @@ def _runs(host: Mapping[str, t.Any]) -> bool:
 
 
 def is_committed(run: Facts) -> bool:
-    """Whether the DOWN was committed, by the stage's result or by the error that followed."""
+    """Whether the database is another one than before, by the stage's result or by the error that followed."""
+    if kind_of(run) == "restore":
+        return is_swapped(run) or _is_told(run, "restore_tables")
+    return _is_told(run, "rollback")
+
+
+def is_swapped(run: Facts) -> bool:
+    """Whether the live name belongs to another database than before the run, and was not given back."""
+    swap = facts(run, "swap_result")
+    if swap.get("swapped_back"):
+        return False
     failure = facts(run, "rollback_failure")
-    committed = facts(run, "rollback_result").get("committed")
+    told = failure.get("stage") == "swap" and (
+        failure.get("outcome") == "needs_attention" or facts(failure, "details").get("swapped")
+    )
+    return bool(swap.get("swapped") or told)
+
+
+def _is_told(run: Facts, stage: str) -> bool:
+    """Whether a stage that changes the live database committed; where its result does not say, the error does."""
+    failure = facts(run, "rollback_failure")
+    committed = facts(run, f"{stage}_result").get("committed")
     if committed is None:
         committed = facts(failure, "details").get("committed")
-    return bool(committed) or (failure.get("stage") == "rollback" and failure.get("outcome") == "needs_attention")
+    return bool(committed) or (failure.get("stage") == stage and failure.get("outcome") == "needs_attention")
 
 
 def verification_of(run: Facts) -> dict[str, t.Any]:
@@ -151,7 +193,14 @@ def verification_of(run: Facts) -> dict[str, t.Any]:
 
 
 def is_proven(run: Facts) -> bool:
-    """Whether the verification passed, and nothing that ran after it says otherwise."""
-    verified = verification_of(run).get("passed") is True
+    """Whether the run's own proof is there, and nothing that ran after it says otherwise."""
     smoke = facts(run, "smoke_test_result").get("passed")
-    return verified and smoke is not False and not still_down(run)
+    return _PROOFS[kind_of(run)](run) and smoke is not False and not still_down(run)
+
+
+#: A restored database is compared before it is exchanged, and is not exchanged where that fails.
+_PROOFS: dict[str, Callable[[Facts], bool]] = {
+    "rollback": lambda run: verification_of(run).get("passed") is True,
+    "restore": lambda run: facts(run, "restore_result").get("compared") is not False,
+    "backup": lambda run: bool(facts(facts(run, "backup_result"), "backup").get("path")),
+}

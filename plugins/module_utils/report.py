@@ -11,7 +11,18 @@ import typing as t
 
 from .journal import REPORT, Stage, seconds_between
 from .message import message_for, next_commands
-from .outcome import Facts, decide, facts, hosts_of, state_of, stopped_hosts, verification_of
+from .outcome import (
+    Facts,
+    decide,
+    facts,
+    hosts_of,
+    is_committed,
+    kind_of,
+    plan_of,
+    state_of,
+    stopped_hosts,
+    verification_of,
+)
 from .visible import visible
 
 #: Keys of a stage in the report; others are the stage action's own marks.
@@ -28,7 +39,8 @@ def compose(run: Facts) -> dict[str, t.Any]:
     """Draw the report of a run from the facts that its stages left.
 
     :param run: ``run_id``, ``runbook``, ``check_mode``, ``run_dir``, ``host``, ``target`` (as set, for a run without a
-        plan), ``version``, ``to_version``, ``inventory``, ``one_of_many``, ``stages``, ``notifications``,
+        plan), ``version``, ``to_version``, ``asked`` (extra variables of a restoring run),
+        ``inventory``, ``one_of_many``, ``stages``, ``notifications``,
         ``rollback_failure`` and the ``<stage>_result`` facts. Any of them may be missing.
     :returns: at least the keys that the contract names, each with its empty value where the run has none.
     """
@@ -58,9 +70,12 @@ def _parts(run: Facts) -> dict[str, t.Any]:
     plan, rollback = facts(run, "plan_result"), facts(run, "rollback_result")
     details = facts(facts(run, "rollback_failure"), "details")
     return {
-        "target": {**_EMPTY_TARGET, **facts(run, "target"), **facts(plan, "target")},
+        "target": {**_EMPTY_TARGET, **facts(run, "target"), **facts(plan_of(run), "target")},
         "plan": {**_EMPTY_PLAN, **facts(plan, "plan")},
-        "backup": {**_EMPTY_BACKUP, **facts(facts(run, "backup_result"), "backup")},
+        "backup": {**_EMPTY_BACKUP, **_backup(run)},
+        "committed": is_committed(run),
+        "restore": _restore(run),
+        "swap": facts(run, "swap_result") or None,
         "effect": {**_EMPTY_EFFECT, **(facts(rollback, "effect") or facts(details, "effect"))},
         "verification": {**_EMPTY_VERIFICATION, **verification_of(run)},
         "statements": rollback.get("statements") or [],
@@ -76,6 +91,32 @@ def _parts(run: Facts) -> dict[str, t.Any]:
     }
 
 
+def _backup(run: Facts) -> dict[str, t.Any]:
+    """The backup that was taken; of a run that restores, the one that is gone back to."""
+    source = plan_of(run) if kind_of(run) == "restore" else facts(run, "backup_result")
+    return facts(source, "backup")
+
+
+#: Of the plan of a restoring run.
+_RESTORE_KEYS = ("purpose", "why", "skipped", "gap", "window", "estimate", "incoming", "lines")
+#: Of its stages; a module's own marks stay out.
+_RESTORED_KEYS = ("database", "compared", "tables", "seconds", "phases", "roles", "left_overs", "provider")
+
+
+def _restore(run: Facts) -> dict[str, t.Any] | None:
+    """What a restoring run chose, why, what that costs, and what became of it."""
+    if kind_of(run) != "restore":
+        return None
+    plan, restored = plan_of(run), facts(run, "restore_result")
+    tables = facts(run, "restore_tables_result")
+    return {
+        **{key: plan.get(key) for key in _RESTORE_KEYS},
+        **{key: restored.get(key) for key in _RESTORED_KEYS},
+        "put_back": {key: tables.get(key) for key in ("tables", "committed")} if tables else None,
+        "state_before": facts(facts(run, "backup_result"), "backup") or None,
+    }
+
+
 def plain(value: t.Any) -> t.Any:
     """Data without the wrappers of a template engine: dict, list and scalars only."""
     if hasattr(value, "items"):
@@ -86,7 +127,19 @@ def plain(value: t.Any) -> t.Any:
 
 
 def _warnings(run: Facts) -> list[str]:
-    sources = ("plan_result", "stop_result", "backup_result", "rollback_result", "verify_result", "restart_result")
+    stages = (
+        "restore_plan",
+        "plan",
+        "stop",
+        "backup",
+        "restore",
+        "restore_tables",
+        "swap",
+        "rollback",
+        "verify",
+        "restart",
+    )
+    sources = [f"{stage}_result" for stage in stages]
     return list(
         dict.fromkeys(str(warning) for source in sources for warning in facts(run, source).get("warnings") or [])
     )

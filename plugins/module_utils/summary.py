@@ -28,7 +28,7 @@ def summary(report: Facts) -> str:
     """Plain text of at most 96 columns, except for paths and commands, which must stay whole to be copied."""
     parts = [_head(report), _message(report)]
     if report["outcome"] != "nothing_to_do":
-        parts += [_plan(report), *_effect(report), *_preview(report), _verification(report)]
+        parts += [*_restore(report), _plan(report), *_effect(report), *_preview(report), _verification(report)]
     parts += [_application(report), _stages(report), _notifications(report), _warnings(report), _where(report)]
     return "\n\n".join("\n".join(part) for part in parts if part)
 
@@ -55,6 +55,47 @@ def _wrapped(line: str, indent: str) -> list[str]:
     if not mark or len(wrapped) < 2:
         return wrapped
     return [*_wrapped(before.rstrip(), indent), f"{indent}    {mark}{command}"] if before else [f"{indent}{line}"]
+
+
+def _restore(report: Facts) -> list[list[str]]:
+    restore = facts(report, "restore")
+    if not restore:
+        return []
+    backup, swap = facts(report, "backup"), facts(report, "swap")
+    chosen = [f"RESTORE  {visible(backup['id'])}"] if backup.get("id") else []
+    chosen += _wrapped(visible(restore.get("why") or ""), "  ")
+    lost = [] if restore.get("put_back") else _wrapped(visible(facts(restore, "window").get("text") or ""), "  ")
+    skipped = [
+        line
+        for entry in restore.get("skipped") or []
+        for line in _wrapped(visible(f"{entry.get('id')}: {entry.get('reason')}"), "  ")
+    ]
+    titled = (("PASSED OVER", skipped), ("WINDOW OF WRITES", lost), *_put_back(restore), ("SWAP", _swap(swap)))
+    parts = [chosen, *[[title, *_cut(lines)] for title, lines in titled if lines]]
+    return [*parts, _compared(restore)]
+
+
+def _compared(restore: Facts) -> list[str]:
+    tables = facts(restore, "tables")
+    if not tables or not restore.get("compared"):
+        return []
+    rows = sum(number for number in tables.values() if isinstance(number, int))
+    return [f"COMPARED  {_count(len(tables), 'table')} with the manifest, {_count(rows, 'row')}"]
+
+
+def _put_back(restore: Facts) -> list[tuple[str, list[str]]]:
+    tables = facts(restore, "put_back").get("tables") or []
+    words = ("missing", "changed", "extra")
+    rows = [(_label(table), *(f"{table.get(word) or 0:,} {word}" for word in words)) for table in tables]
+    return [("TABLES PUT BACK", [f"  {line}" for line in _columns(rows)])] if rows else []
+
+
+def _swap(swap: Facts) -> list[str]:
+    if swap.get("swapped_back"):
+        return ["  exchanged, and exchanged back because the application did not come up"]
+    kept = [f"  the replaced database is kept as {visible(swap['kept'])}"] if swap.get("kept") else []
+    back = [f"  back: {swap['swap_back_command']}"] if kept and swap.get("swap_back_command") else []
+    return [*kept, *back] if swap.get("swapped") else []
 
 
 def _plan(report: Facts) -> list[str]:

@@ -161,6 +161,7 @@ MESSAGES: list[tuple[dict[str, t.Any], str, list[str]]] = [
             "does not run on app1",
             "ansible-playbook cypher.rollback.restart",
             "restore the backup /backups/b1",
+            "ansible-playbook cypher.rollback.undo_rollback -e run=r1",
         ],
     ),
     (
@@ -224,7 +225,8 @@ def test_locks_on_what_stays_come_first() -> None:
 def test_commands_name_inventory_and_host_and_can_be_pasted() -> None:
     run = {**WHOLE, **failed("smoke_test"), "inventory": ["inv dir/hosts", "o;rm"], "one_of_many": True}
     assert compose(run)["next_commands"] == [
-        "ansible-playbook -i 'inv dir/hosts' -i 'o;rm' cypher.rollback.restart -e rollback_hosts=db1"
+        "ansible-playbook -i 'inv dir/hosts' -i 'o;rm' cypher.rollback.restart -e rollback_hosts=db1",
+        "ansible-playbook -i 'inv dir/hosts' -i 'o;rm' cypher.rollback.undo_rollback -e run=r1 -e rollback_hosts=db1",
     ]
 
 

@@ -1,0 +1,119 @@
+# Copyright (c) 2026, the cypher.rollback authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the messages of all runbooks are made of."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import typing as t
+
+from .outcome import Facts, facts, failed_checks, plan_of, still_down, stopped_hosts, verification_of
+from .visible import visible
+
+
+def restart_command(run: Facts) -> str:
+    """Starts the application and runs the smoke tests, nothing else."""
+    return playbook(run, "restart")
+
+
+def playbook(run: Facts, name: str, /, **extra: t.Any) -> str:
+    """The command that starts a playbook of the collection as this run was started.
+
+    :param extra: extra variables; those without a value are left out.
+    """
+    inventory = [f"-i {shlex.quote(visible(source))}" for source in run.get("inventory") or []]
+    narrowed = (
+        [f"-e {shlex.quote('rollback_hosts=' + str(run['host']))}"]
+        if run.get("one_of_many") and run.get("host")
+        else []
+    )
+    given = [f"-e {shlex.quote(f'{key}={value}')}" for key, value in extra.items() if value not in (None, "")]
+    return " ".join(["ansible-playbook", *inventory, f"cypher.rollback.{name}", *given, *narrowed])
+
+
+#: What our own refusals end with, after a colon.
+_ENDS_WITH_COMMAND = re.compile(r": (ansible-playbook|SELECT|GRANT|ALTER|DROP|REASSIGN) [^\n]*$")
+
+
+def sentence(text: t.Any) -> str:
+    """Text as a sentence that others can follow: one final stop, no control characters.
+
+    A text that ends with a command is left as it is: a stop would be copied along with the command.
+    """
+    shown = visible(str(text or "").strip(), keep="\n")
+    if not shown or shown[-1] in ".!?:" or _ENDS_WITH_COMMAND.search(shown):
+        return shown
+    return shown + "."
+
+
+def database(run: Facts) -> str:
+    """The database, as words."""
+    target = facts(plan_of(run), "target") or facts(run, "target")
+    return f"database {visible(target['database'])}" if target.get("database") else "the database"
+
+
+def first_error(run: Facts) -> str:
+    """What went wrong, as a sentence."""
+    failure = facts(run, "rollback_failure")
+    if failure:
+        stage = f"Stage {visible(failure['stage'])} failed: " if failure.get("stage") else ""
+        return stage + (sentence(without_outcome(failure.get("message"))) or "it gave no reason.")
+    failed = failed_checks(verification_of(run).get("checks") or [])
+    if failed:
+        return f"The verification failed: {', '.join(visible(check.get('name')) for check in failed)}."
+    if facts(run, "smoke_test_result").get("passed") is False:
+        return sentence(facts(run, "smoke_test_result").get("message") or "The smoke tests failed")
+    if (
+        facts(facts(run, "plan_result"), "plan")
+        and not verification_of(run)
+        and facts(run, "rollback_result").get("committed")
+    ):
+        return "Nothing verified it: the stage verify left no result."
+    return "" if still_down(run) else "The run ended before its last stage."
+
+
+def without_outcome(message: t.Any) -> str:
+    """An error's text without the outcome that its last line may name."""
+    return re.sub(r"\n(refused|failed_unchanged|needs_attention|unknown)\s*\Z", "", str(message or ""))
+
+
+def capital(text: str) -> str:
+    """Text with a capital first letter."""
+    return text[:1].upper() + text[1:]
+
+
+def join(*sentences: str) -> str:
+    """Sentences one after the other; empty ones are left out."""
+    return " ".join(part for part in sentences if part)
+
+
+def lines(*sentences: str) -> str:
+    """Sentences, a line each; empty ones are left out."""
+    return "\n".join(part for part in sentences if part)
+
+
+def application_state(run: Facts) -> str:
+    """Whether the application runs."""
+    down, stopped = still_down(run), stopped_hosts(run)
+    if down:
+        return join(f"The application does not run on {hosts(down)}.", why_down(run))
+    return f"The application was started again on {hosts(stopped)}." if stopped else "No application was stopped."
+
+
+def why_down(run: Facts) -> str:
+    """Why it does not run, where the first error does not say so already."""
+    said = sentence(facts(run, "restart_result").get("message"))
+    first = facts(run, "rollback_failure")
+    return "" if first.get("stage") == "restart" else said
+
+
+def hosts(names: t.Sequence[str]) -> str:
+    """Names of hosts, as words."""
+    return ", ".join(visible(name) for name in names)
+
+
+def count(number: int, noun: str) -> str:
+    """A number of things, as words."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
