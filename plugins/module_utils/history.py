@@ -25,6 +25,25 @@ def rollback_of(run_dir: str, version: object, target: Target) -> dict[str, t.An
     return max(found, key=lambda report: str(report.get("finished_at")), default=None)
 
 
+def committed_rollback(run_dir: str, target: Target, run_id: str = "") -> dict[str, t.Any] | None:
+    """The report of the newest run, or of the one that is named, whose DOWN was committed on this database; ``None``: none."""
+    found = [
+        report
+        for report in _reports(run_dir)
+        if _is_of(report, target)
+        and report.get("runbook") == "rollback"
+        and (report.get("outcome") == "rolled_back" or report.get("committed"))
+        and (report.get("backup") or {}).get("id")
+        and run_id in ("", report.get("run_id"))
+    ]
+    return max(found, key=lambda report: str(report.get("finished_at")), default=None)
+
+
+def _is_of(report: dict[str, t.Any], target: Target) -> bool:
+    where = report.get("target") or {}
+    return (where.get("system_identifier"), where.get("database")) == (target.system_identifier, target.database)
+
+
 def _reports(run_dir: str) -> Iterator[dict[str, t.Any]]:
     with contextlib.suppress(OSError):
         for name in os.listdir(run_dir):
@@ -39,13 +58,11 @@ def _reports(run_dir: str) -> Iterator[dict[str, t.Any]]:
 
 
 def _is_rollback_of(report: dict[str, t.Any], version: object, target: Target) -> bool:
-    where = report.get("target") or {}
     versions = [str(item) for item in (report.get("plan") or {}).get("versions") or []]
     wanted = str(version)
     return (
         report.get("outcome") == "rolled_back"
-        and where.get("system_identifier") == target.system_identifier
-        and where.get("database") == target.database
+        and _is_of(report, target)
         and any(
             item == wanted or (item.isdecimal() and wanted.isdecimal() and int(item) == int(wanted))
             for item in versions
