@@ -304,10 +304,10 @@ def _apply_settings(cursor: Cursor, database: Composable, current: Properties, w
         if role in before:
             cursor.execute(alter + SQL("RESET ALL"))
         for setting in after.get(role, ()):
-            cursor.execute(alter + _assignment(setting))
+            cursor.execute(alter + assignment(setting))
 
 
-def _assignment(setting: str) -> Composable:
+def assignment(setting: str) -> Composable:
     """``SET name TO value`` from the catalog's ``name=value``.
 
     A list of names is given as a list, everything else as one string, as pg_dump's makeAlterConfigCommand does.
