@@ -25,7 +25,7 @@ from .commit import settle
 from .database_properties import apply_properties, differences, read_properties
 from .errors import FailedUnchanged, OutcomeUnknown, Refused
 from .eviction import Eviction
-from .kept import Mark
+from .kept import Kept, Mark, kept_databases
 from .server import inspect_target
 from .swap_file import SwapFile
 from .swap_readiness import SwapPlan, SwapReadiness, SwapRequest, check_swap, make_plan, session
@@ -40,7 +40,7 @@ if t.TYPE_CHECKING:
     from .connection import ConnectionSettings
     from .database_properties import Cursor
 
-__all__ = ["SwapReadiness", "SwapRequest", "Swapped", "check_swap", "heal", "swap"]
+__all__ = ["SwapReadiness", "SwapRequest", "Swapped", "check_swap", "heal", "newest_kept", "swap"]
 
 #: First half of the advisory lock's key pair, "swap" in ASCII; the second is a hash of the live database's name.
 LOCK_KEY = 0x73776170
@@ -92,6 +92,21 @@ def swap(request: SwapRequest) -> Swapped:
     except Refused as err:
         raise FailedUnchanged(str(err), **err.details) from err
     return dataclasses.replace(done, seconds=round(time.monotonic() - started, 3), warnings=(*healed, *plan.warnings))
+
+
+def newest_kept(request: SwapRequest) -> Kept:
+    """The database that was replaced last under the live name, for exchanging back.
+
+    :raises Refused: there is none.
+    """
+    with session(request) as connection, connection.cursor() as cursor:
+        found = kept_databases(cursor, request.live)
+    if not found:
+        raise Refused(
+            f"No database that once was {request.live} is kept on this server. Nothing was changed. "
+            "Restore a backup instead (emergency_rollback.yml)."
+        )
+    return found[0]
 
 
 def heal(settings: ConnectionSettings, maintenance_db: str, state_dir: str) -> list[str]:

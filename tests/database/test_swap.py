@@ -32,6 +32,8 @@ from ansible_collections.cypher.rollback.plugins.module_utils.database_propertie
 from ansible_collections.cypher.rollback.plugins.module_utils.errors import FailedUnchanged, OutcomeUnknown, Refused
 from ansible_collections.cypher.rollback.plugins.module_utils.kept import Kept, kept_databases
 from ansible_collections.cypher.rollback.plugins.module_utils.swap import SwapRequest
+from ansible_collections.cypher.rollback.plugins.modules import db_swap
+from ansible_collections.cypher.rollback.plugins.plugin_utils.in_process import Exit, InProcessModule
 
 from tests.support.postgres_server import REPOSITORY, PostgresServer
 from tests.support.tcp_proxy import TcpProxy
@@ -761,3 +763,45 @@ def test_killed_at_ten_random_moments_it_is_done_or_not_begun_and_a_second_run_s
             incoming = pair.kept()[0].name
     print("done or not begun:", outcomes, "a whole one:", round(whole, 3))
     assert len(outcomes) == 10
+
+
+# --- the module ------------------------------------------------------------------------------------------------------
+
+
+def run_module(pair: Pair, check_mode: bool = False, **arguments: t.Any) -> dict[str, t.Any]:
+    """What the module returns."""
+    given = {**pair.server.login(pair.live), "run_dir": pair.state_dir, "run_id": "r1", **arguments}
+
+    def make(**rules: t.Any) -> InProcessModule:
+        return InProcessModule(given, check_mode, **rules)
+
+    with pytest.raises(Exit) as end:
+        db_swap.main(make)
+    return end.value.result
+
+
+def test_the_module_exchanges_and_exchanges_back(pair: Pair) -> None:
+    would = run_module(pair, check_mode=True, incoming=pair.incoming)
+    assert would["changed"]
+    assert not would["swapped"]
+    unchanged(pair)
+    done = run_module(pair, incoming=pair.incoming, backup_id="b7")
+    assert (done["changed"], done["swapped"], done["live"]) == (True, True, pair.live)
+    assert pair.names() == {pair.live: "incoming", done["kept"]: "live"}
+    assert f"{done['kept']}: the database that is replaced\n" in done["diff"]["after"]
+    assert run_module(pair, check_mode=True, back=True)["incoming"] == done["kept"]
+    back = run_module(pair, back=True)
+    assert back["incoming"] == done["kept"]
+    assert pair.which() == "live"
+
+
+def test_the_module_says_the_outcome(pair: Pair) -> None:
+    missing = run_module(pair, incoming="nothing_there")
+    assert (missing["failed"], missing["changed"], missing["outcome"]) == (True, False, "failed_unchanged")
+    assert run_module(pair, check_mode=True, incoming="nothing_there")["outcome"] == "refused"
+    none = run_module(pair, back=True)
+    assert none["outcome"] == "refused"
+    assert f"No database that once was {pair.live}" in none["msg"]
+    for wrong in ({}, {"incoming": "x", "back": True}):
+        assert "either incoming or back" in run_module(pair, **wrong)["msg"]
+    unchanged(pair)
