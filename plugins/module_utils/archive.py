@@ -4,7 +4,8 @@
 """A directory-format archive of pg_dump, read file by file for proof that it is whole.
 
 A listing by pg_restore proves nothing, and its full read misses a data file cut to nothing as well as any damage in an
-uncompressed one (both measured). So every byte is read here: hashed, and its rows counted.
+uncompressed one (both measured). So every byte is read here: hashed, and its rows counted where it is not compressed. The
+rows of compressed files are counted in what pg_restore makes of them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import os
 import re
 import threading
 import typing as t
-import zlib
 
 CHUNK_BYTES = 1 << 20
 
@@ -25,19 +25,17 @@ CHUNK_BYTES = 1 << 20
 TERMINATOR = b"\\.\n\n\n"
 _TERMINATOR_LINES = TERMINATOR.count(b"\n")
 
-_TABLE_FILE = re.compile(r"(\d+)\.dat(\.gz)?")
-_LARGE_OBJECT_FILE = re.compile(r"blob_(\d+)\.dat(\.gz)?")
+_TABLE_FILE = re.compile(r"(\d+)\.dat(\.gz|\.zst|\.lz4)?")
+_LARGE_OBJECT_FILE = re.compile(r"blob_(\d+)\.dat(\.gz|\.zst|\.lz4)?")
 #: "3405; 0 16397 TABLE DATA b2b orders postgres": dump id, catalog, oid of the table. Newlines are blanks there.
 _TABLE_DATA = re.compile(r"^(\d+); \d+ (\d+) TABLE DATA ", re.MULTILINE)
-
-_WBITS_GZIP = 31
 
 
 @dataclasses.dataclass(frozen=True)
 class FileProof:
     """What was read back from one file.
 
-    :param rows: rows of a table's data file; ``None`` for other files, and where the file is not whole.
+    :param rows: rows of a table's data file; ``None`` for other and for compressed files, and where the file is not whole.
     :param stamp: inode, size and time of the last change; a file with another stamp is not the one that was read.
     """
 
@@ -71,35 +69,14 @@ class _Rows:
         return None
 
 
-class _GzipRows(_Rows):
-    """The same for gzip; a stream that is cut or damaged has no total."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._stream = zlib.decompressobj(_WBITS_GZIP)
-        self._broken = False
-
-    def update(self, chunk: bytes) -> None:
-        while chunk and not self._broken:
-            try:
-                super().update(self._stream.decompress(chunk, CHUNK_BYTES * 4))
-            except zlib.error:
-                self._broken = True
-            chunk = self._stream.unconsumed_tail
-            self._broken = self._broken or bool(self._stream.unused_data)
-
-    def total(self) -> int | None:
-        return None if self._broken or not self._stream.eof else super().total()
-
-
 def prove(folder: str, name: str, stop: threading.Event | None = None) -> FileProof:
-    """Sync one file to disk, then read it: size, SHA-256 and, for a table's data, its rows.
+    """Sync one file to disk, then read it: size, SHA-256 and, for a table's uncompressed data, its rows.
 
     :param stop: set by whoever no longer needs the answer.
     :raises OSError: the file cannot be synced or read.
     """
     table = _TABLE_FILE.fullmatch(name)
-    rows = (_GzipRows() if table[2] else _Rows()) if table else None
+    rows = _Rows() if table and not table[2] else None
     digest = hashlib.sha256()
     size = 0
     descriptor = os.open(os.path.join(folder, name), os.O_RDONLY | os.O_NOFOLLOW)
@@ -128,7 +105,7 @@ def looks_finished(folder: str, name: str) -> bool:
 class ArchiveReader(contextlib.AbstractContextManager["ArchiveReader"]):
     """Proves the files of an archive in threads, those that are finished while pg_dump still writes others.
 
-    Hashing, fsync and inflating release Python's lock, so two threads keep two processors busy.
+    Hashing and fsync release Python's lock, so two threads keep two processors busy.
     """
 
     def __init__(self, folder: str, threads: int = 2) -> None:
@@ -185,6 +162,17 @@ def table_files(listing: str, names: t.Collection[str]) -> dict[int, str | None]
     """
     by_dump_id = {match[1]: name for name in names if (match := _TABLE_FILE.fullmatch(name))}
     return {int(oid): by_dump_id.get(dump_id) for dump_id, oid in _TABLE_DATA.findall(listing)}
+
+
+def tables_in_order(listing: str) -> list[int]:
+    """Oid of every table with data in the archive, in its order."""
+    return [int(oid) for _dump_id, oid in _TABLE_DATA.findall(listing)]
+
+
+def is_compressed(names: t.Collection[str]) -> bool:
+    """Whether a table's or large object's file is, whatever pg_dump was asked for."""
+    matches = (_TABLE_FILE.fullmatch(name) or _LARGE_OBJECT_FILE.fullmatch(name) for name in names)
+    return any(match and match[2] for match in matches)
 
 
 def large_object_files(names: t.Collection[str]) -> dict[int, str]:

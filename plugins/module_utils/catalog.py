@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import typing as t
 
 if t.TYPE_CHECKING:
@@ -24,14 +25,90 @@ COLUMN = "pg_attribute:"
 
 _NOT_SYSTEM = r"n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
 
+#: Definitions name what they refer to and hold no oids: they are the same in a restored database. Lists have an order of
+#: their own, and privileges that nobody touched are those that PostgreSQL gives, because a dump has neither.
+
+
+def _acl(column: str, kind: str, owner: str) -> str:
+    """Privileges in force; ``kind`` as acldefault() has it."""
+    return (
+        "' acl ' || coalesce((SELECT pg_catalog.string_agg(i::text, ',' ORDER BY i::text COLLATE pg_catalog.\"C\") "
+        f"FROM pg_catalog.unnest(coalesce({column}, pg_catalog.acldefault('{kind}', {owner}))) i), '')"
+    )
+
+
+def _sorted(column: str) -> str:
+    return (
+        "(SELECT pg_catalog.string_agg(i::text, ',' ORDER BY i::text COLLATE pg_catalog.\"C\") "
+        f"FROM pg_catalog.unnest({column}) i)"
+    )
+
+
+def _owner(column: str) -> str:
+    return f"'owner ' || pg_catalog.pg_get_userbyid({column})"
+
+
+def _identity(catalog: str, column: str) -> str:
+    """Full name of the object that a column refers to; empty for none."""
+    return f"coalesce((pg_catalog.pg_identify_object('pg_catalog.{catalog}'::pg_catalog.regclass, {column}, 0)).identity, '')"
+
+
+def _type(column: str) -> str:
+    return f"pg_catalog.format_type({column}, NULL)"
+
+
+_AGGREGATE = f"""(SELECT pg_catalog.concat_ws(' ', g.aggkind, g.aggnumdirectargs, g.aggtransfn::text, g.aggfinalfn::text, g.aggcombinefn::text,
+    g.aggserialfn::text, g.aggdeserialfn::text, g.aggmtransfn::text, g.aggminvtransfn::text, g.aggmfinalfn::text, g.aggfinalextra,
+    g.aggmfinalextra, g.aggfinalmodify, g.aggmfinalmodify, {_identity("pg_operator", "g.aggsortop")}, {_type("g.aggtranstype")},
+    g.aggtransspace, {_type("g.aggmtranstype")}, g.aggmtransspace, g.agginitval, g.aggminitval)
+    FROM pg_catalog.pg_aggregate g WHERE g.aggfnoid = p.oid)"""
+_SEQUENCE = f"""(SELECT pg_catalog.concat_ws(' ', {_type("q.seqtypid")}, 'start', q.seqstart, 'increment', q.seqincrement, 'min', q.seqmin,
+    'max', q.seqmax, 'cache', q.seqcache, 'cycle', q.seqcycle) FROM pg_catalog.pg_sequence q WHERE q.seqrelid = c.oid)"""
+_FOREIGN_TABLE = f"""(SELECT {_identity("pg_foreign_server", "e.ftserver")} || ' ' || coalesce({_sorted("e.ftoptions")}, '')
+    FROM pg_catalog.pg_foreign_table e WHERE e.ftrelid = c.oid)"""
+_CATALOGS_OF_SCHEMAS: tuple[tuple[str, str, str, str], ...] = (
+    (
+        "pg_operator", "oprname", "oprnamespace",
+        f"""{_owner("q.oprowner")}, q.oprcode::text, {_type("q.oprresult")}, 'commutator', {_identity("pg_operator", "q.oprcom")}, 'negator',
+        {_identity("pg_operator", "q.oprnegate")}, q.oprrest::text, q.oprjoin::text, 'merges', q.oprcanmerge, 'hashes', q.oprcanhash""",
+    ),
+    (
+        "pg_opclass", "opcname", "opcnamespace",
+        f"""{_owner("q.opcowner")}, {_identity("pg_opfamily", "q.opcfamily")}, {_type("q.opcintype")}, 'default', q.opcdefault,
+        {_type("nullif(q.opckeytype, 0)")}""",
+    ),
+    ("pg_opfamily", "opfname", "opfnamespace", f"{_owner('q.opfowner')}, {_identity('pg_am', 'q.opfmethod')}"),
+    (
+        "pg_collation", "collname", "collnamespace",
+        f"""{_owner("q.collowner")},
+        (pg_catalog.to_jsonb(q.*) - '{{oid,collname,collnamespace,collowner,collversion}}'::text[])::text""",
+    ),
+    (
+        "pg_conversion", "conname", "connamespace",
+        f"{_owner('q.conowner')}, q.conforencoding, q.contoencoding, q.conproc::text, 'default', q.condefault",
+    ),
+    ("pg_ts_config", "cfgname", "cfgnamespace", f"{_owner('q.cfgowner')}, {_identity('pg_ts_parser', 'q.cfgparser')}"),
+    (
+        "pg_ts_dict", "dictname", "dictnamespace",
+        f"{_owner('q.dictowner')}, {_identity('pg_ts_template', 'q.dicttemplate')}, q.dictinitoption",
+    ),
+    (
+        "pg_ts_parser", "prsname", "prsnamespace",
+        "q.prsstart::text, q.prstoken::text, q.prsend::text, q.prsheadline::text, q.prslextype::text",
+    ),
+    ("pg_ts_template", "tmplname", "tmplnamespace", "q.tmplinit::text, q.tmpllexize::text"),
+)  # fmt: skip
+
 # Each part gives: catalog, oid, bare name, definition, relkind, number of the file.
 _PARTS: tuple[str, ...] = (
-    r"""SELECT 'pg_namespace', n.oid, n.nspname::text, 'owner ' || pg_catalog.pg_get_userbyid(n.nspowner) || ' acl ' || coalesce(n.nspacl::text, ''),
+    rf"""SELECT 'pg_namespace', n.oid, n.nspname::text, {_owner("n.nspowner")} || {_acl("n.nspacl", "n", "n.nspowner")},
            NULL::"char", NULL::oid
-        FROM pg_catalog.pg_namespace n WHERE {not_system}""",
-    r"""SELECT 'pg_class', c.oid, c.relname::text,
-           'owner ' || pg_catalog.pg_get_userbyid(c.relowner) || ' acl ' || coalesce(c.relacl::text, '')
-           || ' options ' || coalesce(c.reloptions::text, '') || ' persistence ' || c.relpersistence::text
+        FROM pg_catalog.pg_namespace n WHERE {{not_system}}""",
+    rf"""SELECT 'pg_class', c.oid, c.relname::text,
+           {_owner("c.relowner")}
+           || CASE WHEN c.relkind IN ('i', 'I', 'c') THEN '' WHEN c.relkind = 'S' THEN {_acl("c.relacl", "s", "c.relowner")}
+                   ELSE {_acl("c.relacl", "r", "c.relowner")} END
+           || ' options ' || coalesce({_sorted("c.reloptions")}, '') || ' persistence ' || c.relpersistence::text
            || ' rls ' || c.relrowsecurity || c.relforcerowsecurity
            || CASE WHEN c.relkind IN ('i', 'I') THEN ' index ' || pg_catalog.pg_get_indexdef(c.oid)
                    || coalesce((SELECT ' valid ' || x.indisvalid FROM pg_catalog.pg_index x WHERE x.indexrelid = c.oid), '')
@@ -40,34 +117,35 @@ _PARTS: tuple[str, ...] = (
            || coalesce(' bound ' || pg_catalog.pg_get_expr(c.relpartbound, c.oid), '')
            || coalesce((SELECT ' inherits ' || pg_catalog.string_agg(h.inhparent::pg_catalog.regclass::text, ',' ORDER BY h.inhseqno)
                         FROM pg_catalog.pg_inherits h WHERE h.inhrelid = c.oid), '')
-           || coalesce((SELECT ' sequence ' || pg_catalog.to_jsonb(q.*)::text FROM pg_catalog.pg_sequence q WHERE q.seqrelid = c.oid), '')
-           || coalesce((SELECT ' foreign ' || pg_catalog.to_jsonb(e.*)::text FROM pg_catalog.pg_foreign_table e WHERE e.ftrelid = c.oid), ''),
+           || coalesce(' sequence ' || {_SEQUENCE}, '') || coalesce(' foreign ' || {_FOREIGN_TABLE}, ''),
            c.relkind, pg_catalog.pg_relation_filenode(c.oid)
         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-        WHERE {not_system} AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S', 'i', 'I', 'c')""",
-    r"""SELECT 'pg_proc', p.oid, p.proname::text,
-           'owner ' || pg_catalog.pg_get_userbyid(p.proowner) || ' acl ' || coalesce(p.proacl::text, '') || ' '
-           || CASE WHEN p.prokind = 'a' THEN pg_catalog.pg_get_function_arguments(p.oid)
-                   || coalesce((SELECT pg_catalog.to_jsonb(g.*)::text FROM pg_catalog.pg_aggregate g WHERE g.aggfnoid = p.oid), '')
+        WHERE {{not_system}} AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S', 'i', 'I', 'c')""",
+    rf"""SELECT 'pg_proc', p.oid, p.proname::text,
+           {_owner("p.proowner")} || {_acl("p.proacl", "f", "p.proowner")} || ' '
+           || CASE WHEN p.prokind = 'a' THEN pg_catalog.pg_get_function_arguments(p.oid) || coalesce(' ' || {_AGGREGATE}, '')
                    ELSE pg_catalog.pg_get_functiondef(p.oid) END,
            NULL, NULL
-        FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE {not_system}""",
-    r"""SELECT 'pg_type', y.oid, y.typname::text,
-           'owner ' || pg_catalog.pg_get_userbyid(y.typowner) || ' acl ' || coalesce(y.typacl::text, '')
+        FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE {{not_system}}""",
+    rf"""SELECT 'pg_type', y.oid, y.typname::text,
+           {_owner("y.typowner")} || {_acl("y.typacl", "T", "y.typowner")}
            || coalesce((SELECT ' labels ' || pg_catalog.string_agg(e.enumlabel, ',' ORDER BY e.enumsortorder)
                         FROM pg_catalog.pg_enum e WHERE e.enumtypid = y.oid), '')
            || CASE WHEN y.typtype = 'd' THEN ' domain ' || pg_catalog.format_type(y.typbasetype, y.typtypmod) || ' ' || y.typnotnull
                    || coalesce(y.typdefault, '') ELSE '' END,
            NULL, NULL
         FROM pg_catalog.pg_type y JOIN pg_catalog.pg_namespace n ON n.oid = y.typnamespace
-        WHERE {not_system} AND (y.typrelid = 0 OR EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = y.typrelid AND c.relkind = 'c'))
+        WHERE {{not_system}} AND (y.typrelid = 0 OR EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = y.typrelid AND c.relkind = 'c'))
           AND NOT EXISTS (SELECT FROM pg_catalog.pg_type e WHERE e.typarray = y.oid)""",
     r"""SELECT 'pg_constraint', k.oid, k.conname::text, pg_catalog.pg_get_constraintdef(k.oid) || ' validated ' || k.convalidated, NULL, NULL
         FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_namespace n ON n.oid = k.connamespace WHERE {not_system}""",
     r"""SELECT 'pg_trigger', g.oid, g.tgname::text, pg_catalog.pg_get_triggerdef(g.oid) || ' enabled ' || g.tgenabled::text, NULL, NULL
         FROM pg_catalog.pg_trigger g JOIN pg_catalog.pg_class c ON c.oid = g.tgrelid
         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE {not_system} AND NOT g.tgisinternal""",
-    r"""SELECT 'pg_policy', o.oid, o.polname::text, o.polcmd::text || ' ' || o.polpermissive || ' ' || o.polroles::text
+    r"""SELECT 'pg_policy', o.oid, o.polname::text, o.polcmd::text || ' ' || o.polpermissive || ' to '
+           || (SELECT pg_catalog.string_agg(r.name, ',' ORDER BY r.name COLLATE pg_catalog."C")
+                 FROM (SELECT CASE i WHEN 0 THEN 'public' ELSE pg_catalog.pg_get_userbyid(i)::text END
+                         FROM pg_catalog.unnest(o.polroles) i) r(name))
            || coalesce(' using ' || pg_catalog.pg_get_expr(o.polqual, o.polrelid), '')
            || coalesce(' check ' || pg_catalog.pg_get_expr(o.polwithcheck, o.polrelid), ''), NULL, NULL
         FROM pg_catalog.pg_policy o JOIN pg_catalog.pg_class c ON c.oid = o.polrelid
@@ -77,42 +155,40 @@ _PARTS: tuple[str, ...] = (
         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE {not_system} AND w.rulename <> '_RETURN'""",
     r"""SELECT 'pg_statistic_ext', s.oid, s.stxname::text, pg_catalog.pg_get_statisticsobjdef(s.oid), NULL, NULL
         FROM pg_catalog.pg_statistic_ext s JOIN pg_catalog.pg_namespace n ON n.oid = s.stxnamespace WHERE {not_system}""",
-    r"""SELECT 'pg_default_acl', a.oid, ''::text, a.defaclacl::text, NULL, NULL FROM pg_catalog.pg_default_acl a""",
-    r"""SELECT 'pg_extension', x.oid, x.extname::text, x.extversion, NULL, NULL FROM pg_catalog.pg_extension x""",
-    r"""SELECT 'pg_event_trigger', v.oid, v.evtname::text, v.evtevent || ' ' || v.evtenabled::text, NULL, NULL FROM pg_catalog.pg_event_trigger v""",
-    r"""SELECT 'pg_publication', b.oid, b.pubname::text, pg_catalog.to_jsonb(b.*)::text, NULL, NULL FROM pg_catalog.pg_publication b""",
-    r"""SELECT 'pg_foreign_server', f.oid, f.srvname::text, coalesce(f.srvoptions::text, ''), NULL, NULL FROM pg_catalog.pg_foreign_server f""",
-    r"""SELECT 'pg_foreign_data_wrapper', f.oid, f.fdwname::text, coalesce(f.fdwoptions::text, ''), NULL, NULL FROM pg_catalog.pg_foreign_data_wrapper f""",
+    rf"""SELECT 'pg_default_acl', a.oid, ''::text, {_sorted("a.defaclacl")}, NULL, NULL FROM pg_catalog.pg_default_acl a""",
+    rf"""SELECT 'pg_foreign_server', f.oid, f.srvname::text,
+           pg_catalog.concat_ws(' ', {_owner("f.srvowner")} || {_acl("f.srvacl", "S", "f.srvowner")},
+               {_identity("pg_foreign_data_wrapper", "f.srvfdw")}, f.srvtype, f.srvversion, 'options', {_sorted("f.srvoptions")}),
+           NULL, NULL FROM pg_catalog.pg_foreign_server f""",
+    rf"""SELECT 'pg_foreign_data_wrapper', f.oid, f.fdwname::text,
+           pg_catalog.concat_ws(' ', {_owner("f.fdwowner")} || {_acl("f.fdwacl", "F", "f.fdwowner")}, f.fdwhandler::pg_catalog.regproc::text,
+               f.fdwvalidator::pg_catalog.regproc::text, 'options', {_sorted("f.fdwoptions")}),
+           NULL, NULL FROM pg_catalog.pg_foreign_data_wrapper f""",
     r"""SELECT 'pg_user_mapping', m.umid, m.usename::text, m.usename::text, NULL, NULL FROM pg_catalog.pg_user_mappings m""",
+    # Nobody can give an extension another owner, and a restored one belongs to whoever restored it.
     r"""SELECT 'pg_extension', x.oid, x.extname::text,
-           'owner ' || pg_catalog.pg_get_userbyid(x.extowner) || ' version ' || x.extversion, NULL, NULL
-        FROM pg_catalog.pg_extension x""",
-    r"""SELECT 'pg_event_trigger', v.oid, v.evtname::text, v.evtevent::text || ' ' || v.evtfoid::pg_catalog.regproc::text || ' '
-           || coalesce(v.evttags::text, '') || ' enabled ' || v.evtenabled::text, NULL, NULL FROM pg_catalog.pg_event_trigger v""",
-    r"""SELECT 'pg_publication', b.oid, b.pubname::text, pg_catalog.to_jsonb(b.*)::text, NULL, NULL FROM pg_catalog.pg_publication b""",
+           'schema ' || n.nspname || ' version ' || x.extversion, NULL, NULL
+        FROM pg_catalog.pg_extension x JOIN pg_catalog.pg_namespace n ON n.oid = x.extnamespace""",
+    rf"""SELECT 'pg_event_trigger', v.oid, v.evtname::text,
+           {_owner("v.evtowner")} || ' ' || v.evtevent::text || ' ' || v.evtfoid::pg_catalog.regproc::text || ' '
+           || coalesce({_sorted("v.evttags")}, '') || ' enabled ' || v.evtenabled::text, NULL, NULL FROM pg_catalog.pg_event_trigger v""",
+    rf"""SELECT 'pg_publication', b.oid, b.pubname::text,
+           {_owner("b.pubowner")} || ' ' || (pg_catalog.to_jsonb(b.*) - '{{oid,pubname,pubowner}}'::text[])::text, NULL, NULL
+        FROM pg_catalog.pg_publication b""",
     r"""SELECT 'pg_publication_rel', b.oid, ''::text, ''::text, NULL, NULL FROM pg_catalog.pg_publication_rel b""",
     r"""SELECT 'pg_transform', f.oid, ''::text, ''::text, NULL, NULL FROM pg_catalog.pg_transform f""",
     r"""SELECT 'pg_am', m.oid, m.amname::text, m.amname::text, NULL, NULL FROM pg_catalog.pg_am m WHERE m.oid >= 16384""",
     r"""SELECT 'pg_language', l.oid, l.lanname::text, l.lanname, NULL, NULL FROM pg_catalog.pg_language l WHERE l.oid >= 16384""",
     r"""SELECT 'pg_cast', k.oid, ''::text, k.castcontext::text || k.castmethod::text, NULL, NULL FROM pg_catalog.pg_cast k WHERE k.oid >= 16384""",
     *(
-        rf"""SELECT '{catalog}', q.oid, q.{name}::text, pg_catalog.to_jsonb(q.*)::text, NULL, NULL
+        rf"""SELECT '{catalog}', q.oid, q.{name}::text, pg_catalog.concat_ws(' ', {definition}), NULL, NULL
         FROM pg_catalog.{catalog} q JOIN pg_catalog.pg_namespace n ON n.oid = q.{schema} WHERE {{not_system}}"""
-        for catalog, name, schema in (
-            ("pg_operator", "oprname", "oprnamespace"),
-            ("pg_opclass", "opcname", "opcnamespace"),
-            ("pg_opfamily", "opfname", "opfnamespace"),
-            ("pg_collation", "collname", "collnamespace"),
-            ("pg_conversion", "conname", "connamespace"),
-            ("pg_ts_config", "cfgname", "cfgnamespace"),
-            ("pg_ts_dict", "dictname", "dictnamespace"),
-            ("pg_ts_parser", "prsname", "prsnamespace"),
-            ("pg_ts_template", "tmplname", "tmplnamespace"),
-        )
+        for catalog, name, schema, definition in _CATALOGS_OF_SCHEMAS
     ),
     r"""SELECT 'pg_authid', r.oid, r.rolname::text, pg_catalog.concat_ws(' ', r.rolsuper, r.rolinherit, r.rolcreaterole, r.rolcreatedb, r.rolcanlogin,
            r.rolreplication, r.rolbypassrls, r.rolconnlimit, r.rolconfig::text,
-           (SELECT pg_catalog.string_agg(m.roleid::text, ',' ORDER BY m.roleid) FROM pg_catalog.pg_auth_members m WHERE m.member = r.oid)),
+           (SELECT pg_catalog.string_agg(DISTINCT g.rolname::text, ',') FROM pg_catalog.pg_auth_members m
+              JOIN pg_catalog.pg_roles g ON g.oid = m.roleid WHERE m.member = r.oid)),
            NULL, NULL
         FROM pg_catalog.pg_roles r WHERE r.oid >= 16384""",
 )
@@ -131,14 +207,14 @@ _COLUMNS = """
 SELECT a.attrelid, a.attnum, pg_catalog.quote_ident(a.attname), pg_catalog.concat_ws(' ', pg_catalog.format_type(a.atttypid, a.atttypmod),
        CASE WHEN a.attnotnull THEN 'NOT NULL' END,
        'DEFAULT ' || pg_catalog.pg_get_expr(d.adbin, d.adrelid), 'identity ' || nullif(a.attidentity::text, ''),
-       'generated ' || nullif(a.attgenerated::text, ''), 'acl ' || a.attacl::text)
+       'generated ' || nullif(a.attgenerated::text, ''), 'acl ' || {acl})
 FROM pg_catalog.pg_attribute a
 JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 WHERE a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r', 'p', 'f', 'c') AND {not_system}
 ORDER BY a.attrelid, a.attnum
-"""
+""".replace("{acl}", _sorted("a.attacl"))
 
 # 'a' and 'i': PostgreSQL drops the one with the other, without CASCADE; 'P' and 'S' say the same of partitions.
 _OWNERS = """
@@ -359,3 +435,32 @@ def as_text(catalog: Catalog) -> str:
     """The catalog as stable lines, for a diff or a file beside a backup."""
     lines = [json.dumps([item.type, item.identity, item.definition, sorted(item.columns.values())]) for item in catalog]
     return "\n".join(sorted(lines)) + "\n"
+
+
+SCHEMA_FILE = "schema.txt"
+
+#: 'a'::character varying and the like, one after the other.
+_ELEMENT = r"'(?:[^']|'')*'::[a-z ]+"
+_CAST_ARRAY = re.compile(rf"\(ARRAY\[({_ELEMENT}(?:, {_ELEMENT})*)\]\)::([a-z ]+)\[\]")
+
+
+def schema_text(cursor: Cursor) -> str:
+    """The definitions of the connected database as lines that are the same in a restored one; roles are the cluster's.
+
+    A varchar column that is compared with a list is the one definition that PostgreSQL writes in another way after a
+    restore: it casts the elements then, not the list.
+    """
+    catalog = snapshot(cursor)
+    own = {address: _normalised(item) for address, item in catalog.objects.items() if item.catalog != "pg_authid"}
+    return as_text(Catalog(own))
+
+
+def _normalised(item: CatalogObject) -> CatalogObject:
+    columns = {number: (name, _cast_elements(text)) for number, (name, text) in item.columns.items()}
+    return dataclasses.replace(item, definition=_cast_elements(item.definition), columns=columns)
+
+
+def _cast_elements(definition: str) -> str:
+    return _CAST_ARRAY.sub(
+        lambda match: "ARRAY[" + re.sub(_ELEMENT, lambda each: f"({each[0]})::{match[2]}", match[1]) + "]", definition
+    )

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the cypher.rollback authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a database holds at one moment, as numbers: proof that it holds the same at another.
+"""What a database holds at one moment, as numbers: proof that it, or what was restored from it, holds the same at another.
 
 Each part of what pg_dump writes has a count and a sum of 64-bit hashes, taken on the server, whatever the order: the
 rows of each table, large objects, and the rows of the system catalogs. The seed is new for each backup.
@@ -10,6 +10,10 @@ Hashing the row as it is would miss changes, because PostgreSQL's hash functions
 -5, 1.0 and 1.00, -1 and 4294967295, '1 day' and '24 hours' are one hash each), and because the hash of a row is linear in
 those of its columns, so that a sum over rows stays the same when two rows exchange a value. So a column is hashed by its
 bytes where its hash function does that, otherwise by what its type sends or prints, and the row's hash is hashed again.
+
+The sums of rows and large objects are the same in a restored database, whose oids are others and whose inherited columns
+can stand in another order: enums count by their labels, columns in the order of their names. Those of the system catalogs
+are not.
 """
 
 from __future__ import annotations
@@ -35,7 +39,7 @@ LARGE_OBJECT_CHUNK = 1 << 20
 
 #: What is printed must not depend on the role's or the database's settings. jit compiles longer than it saves here.
 SETTINGS = (
-    "SET datestyle = 'ISO, YMD'; SET intervalstyle = 'postgres'; SET timezone = 'UTC'; SET extra_float_digits = 3; "
+    "SET lc_monetary = 'C'; SET datestyle = 'ISO, YMD'; SET intervalstyle = 'postgres'; SET timezone = 'UTC'; SET extra_float_digits = 3; "
     "SET bytea_output = 'hex'; SET row_security = off; SET jit = off"
 )
 
@@ -124,10 +128,11 @@ _TABLES = """
 SELECT c.oid::bigint, format('%I.%I', n.nspname, c.relname), c.relpages,
        (SELECT array_agg(CASE
                    WHEN y.oid = ANY ('{text,varchar}'::regtype[]) THEN format('x.%I COLLATE "C"', a.attname)
-                   WHEN y.typtype = 'e' OR y.oid = ANY ('{bytes}'::regtype[]) THEN format('x.%I', a.attname)
+                   WHEN y.typtype = 'e' THEN format('x.%I::pg_catalog.text COLLATE "C"', a.attname)
+                   WHEN y.oid = ANY ('{bytes}'::regtype[]) THEN format('x.%I', a.attname)
                    WHEN y.oid = ANY ('{sent}'::regtype[]) THEN format('pg_catalog.%s(x.%I)', y.typsend, a.attname)
                    ELSE format('pg_catalog.concat_ws('','', pg_catalog.num_nulls(x.%1$I), x.%1$I)', a.attname) END
-               ORDER BY a.attnum)
+               ORDER BY a.attname COLLATE "C")
           FROM pg_attribute a JOIN pg_type y ON y.oid = a.atttypid
          WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> 'v'),
        pg_stat_get_tuples_inserted(c.oid), pg_stat_get_tuples_updated(c.oid), pg_stat_get_tuples_deleted(c.oid),
@@ -160,7 +165,7 @@ def sum_query(tables: Sequence[Table], seed: int, server_version: int) -> str:
 
 def _row_hash(table: Table, seed: int, server_version: int) -> str:
     if server_version < FIRST_WITH_ROW_HASH:
-        return f"hashtextextended((x.*)::text, {seed})"
+        return f"hashtextextended(ROW({', '.join(table.columns)})::text, {seed})"
     # Without the second hash the sum would be linear in the columns.
     return f"hashtextextended(hash_record_extended(ROW({', '.join(table.columns)}), {seed})::text, {seed})"
 
@@ -171,6 +176,21 @@ def read_rows(cursor: Cursor, tables: Sequence[Table], seed: int, server_version
     for batch in in_batches(tables):
         cursor.execute(sum_query(batch, seed, server_version))
         found.update({oid: (number, total) for oid, number, total in cursor.fetchall()})
+    return found
+
+
+def with_partitioned(sums: Mapping[int, Sum], parents: Mapping[int, int | None]) -> dict[int, Sum]:
+    """Sums of tables by oid, and those of the partitioned tables that they belong to, in whichever partition a row lies.
+
+    :param parents: partitioned table of each table; ``None``: it belongs to none.
+    """
+    found = dict.fromkeys(parents, (0, "0"))
+    for oid, (number, total) in sums.items():
+        ancestor: int | None = oid
+        while ancestor is not None and ancestor in found:
+            rows, sum_of_rows = found[ancestor]
+            found[ancestor] = (rows + number, str(int(sum_of_rows) + int(total)))
+            ancestor = parents[ancestor]
     return found
 
 
@@ -195,6 +215,8 @@ _SEQUENCES = """
 SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE c.relpersistence <> 't' AND has_schema_privilege(n.oid, 'USAGE')
    AND CASE c.relkind WHEN 'S' THEN has_sequence_privilege(c.oid, 'SELECT') END
+   AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e'
+                      AND NOT EXISTS (SELECT FROM pg_extension x WHERE x.oid = e.refobjid AND c.oid = ANY (x.extconfig)))
  ORDER BY 1
 """
 
@@ -242,7 +264,7 @@ SELECT c.relname::text, string_agg(format('x.%I', a.attname), ', ' ORDER BY a.at
 
 _OWN_DATABASE = "(SELECT oid FROM pg_database WHERE datname = current_database())"
 #: What the whole cluster has: the roles and tablespaces beside the dump, and this database's own properties.
-_SHARED = {
+SHARED = {
     "pg_roles": "SELECT (x.*)::text FROM pg_roles x",
     "pg_auth_members": "SELECT (x.*)::text FROM pg_auth_members x",
     "pg_tablespace": "SELECT (x.*)::text FROM pg_tablespace x",
@@ -257,7 +279,7 @@ _SHARED = {
 
 
 def read_sequences(cursor: Cursor) -> dict[str, tuple[int, bool]]:
-    """Where each sequence stands now; sequences know no transactions."""
+    """Where each sequence that a dump holds stands now; sequences know no transactions."""
     cursor.execute(_SEQUENCES)
     names = [name for (name,) in cursor.fetchall()]
     found: dict[str, tuple[int, bool]] = {}
@@ -289,7 +311,7 @@ def read_catalogs(cursor: Cursor, seed: int) -> dict[str, Sum]:
     cursor.execute(
         " UNION ALL ".join(
             f"SELECT '{name}', count(*), coalesce(sum(hashtextextended(r, {seed})), 0)::text FROM ({query}) AS q (r)"
-            for name, query in {**rows, **_SHARED}.items()
+            for name, query in {**rows, **SHARED}.items()
         )
     )
     return {name: (number, total) for name, number, total in cursor.fetchall()}

@@ -145,7 +145,10 @@ class PartialFolder(contextlib.AbstractContextManager["PartialFolder"]):
         raise BackupFailed(f"No folder for the backup can be made in {self.backup_dir}. {UNCHANGED}")
 
     def publish(self, manifest: manifests.Manifest, key: str = "") -> manifests.Manifest:
-        """Write the manifest, signed where there is a key, sync, and give the folder its final name; the manifest is returned as it was written."""
+        """Write the manifest, sync, and give the folder its final name; the manifest is returned as it was written.
+
+        :param key: signs it; empty: it is not signed.
+        """
         name = manifest.id
         for number in range(2, 1000):
             manifests.write(self.path, manifest, key)
@@ -169,6 +172,17 @@ class PartialFolder(contextlib.AbstractContextManager["PartialFolder"]):
         if self.path:
             shutil.rmtree(self.path, ignore_errors=True)
         os.close(self.lock)
+
+
+def write_private(path: str, text: str) -> None:
+    """Write a new file, private whatever the umask.
+
+    :raises OSError: no space, no permission, or there is one already.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.write(text.encode("utf-8", "backslashreplace"))
 
 
 def sync_folder(path: str) -> None:

@@ -10,9 +10,11 @@ import contextlib
 import dataclasses
 import re
 import time
+import types
 import typing as t
 
 from . import content as contents
+from .catalog import schema_text
 from .database_properties import read_properties
 from .dependencies import read_extensions, read_roles
 from .pg_tools import ToolFailed
@@ -134,18 +136,24 @@ class Snapshot(contextlib.AbstractContextManager["Snapshot"]):
 
 
 class Counts(t.NamedTuple):
-    """What the server has in the snapshot: rows by table's oid, bytes by large object's oid."""
+    """What the server has in the snapshot: rows by table's oid, bytes by large object's oid.
+
+    :param schema: its definitions, as ``catalog.schema_text`` has them.
+    :param hashes: where the content was hashed, rows and sum by table's oid, without those of extensions.
+    """
 
     rows: dict[int, int]
     large_objects: dict[int, int]
     seconds: float
+    schema: str = ""
     content: contents.Content | None = None
+    hashes: Mapping[int, contents.Sum] = types.MappingProxyType({})
 
 
 class RowCounter(contextlib.AbstractContextManager["RowCounter"]):
     """Counts every table in the snapshot from a connection of its own, in a thread, while the dump runs.
 
-    :param begun: the content of an early backup, without that of tables and large objects, which is summed up too.
+    :param begun: seed and begin of a content; rows and large objects are summed up for it, too.
     """
 
     def __init__(self, request: BackupRequest, snapshot: Snapshot, begun: contents.Content | None = None) -> None:
@@ -158,6 +166,7 @@ class RowCounter(contextlib.AbstractContextManager["RowCounter"]):
         started = time.monotonic()
         leaves = [table for table in snapshot.tables if table.kind == "r"]
         content = None
+        hashes: dict[int, contents.Sum] = {}
         with self._connection.cursor() as cursor:
             cursor.execute("SET TRANSACTION SNAPSHOT %s", (snapshot.name,))
             cursor.execute(NO_LIMITS)
@@ -166,10 +175,12 @@ class RowCounter(contextlib.AbstractContextManager["RowCounter"]):
             if self._begun is None:
                 rows = _count(cursor, leaves)
             else:
-                content, rows = _sum_up(cursor, self._begun, snapshot)
+                content, hashes = _sum_up(cursor, self._begun, snapshot)
+                rows = {oid: number for oid, (number, _total) in hashes.items()}
             cursor.execute(_LARGE_OBJECTS)
             large_objects = {oid: size for oid, size, _closed in cursor.fetchall()}
-        return Counts(rows, large_objects, round(time.monotonic() - started, 3), content)
+            schema = schema_text(cursor)
+        return Counts(rows, large_objects, round(time.monotonic() - started, 3), schema, content, hashes)
 
     def raise_if_failed(self) -> None:
         """:raises psycopg2.Error: where counting has ended with an error."""
@@ -198,8 +209,8 @@ def _count(cursor: psycopg2.extensions.cursor, leaves: Sequence[Table]) -> dict[
 
 def _sum_up(
     cursor: psycopg2.extensions.cursor, begun: contents.Content, snapshot: Snapshot
-) -> tuple[contents.Content, dict[int, int]]:
-    """The whole content, and the rows of the tables that are counted. The application is running: one process is enough."""
+) -> tuple[contents.Content, dict[int, contents.Sum]]:
+    """The whole content, and of it the tables that are counted. The application is running: one process is enough."""
     cursor.execute(contents.SETTINGS)
     cursor.execute("SET max_parallel_workers_per_gather = 0")
     tables = contents.read_tables(cursor)
@@ -207,8 +218,8 @@ def _sum_up(
     large_objects = contents.read_large_objects(cursor, begun.seed)
     sums = {table.identity: by_oid[table.oid] for table in tables}
     counted = {table.oid for table in snapshot.tables}
-    rows = {oid: number for oid, (number, _total) in by_oid.items() if oid in counted}
-    return dataclasses.replace(begun, tables=sums, large_objects=large_objects), rows
+    hashes = {oid: each for oid, each in by_oid.items() if oid in counted}
+    return dataclasses.replace(begun, tables=sums, large_objects=large_objects), hashes
 
 
 def _count_query(table: Table) -> str:
@@ -217,14 +228,20 @@ def _count_query(table: Table) -> str:
 
 def rows_by_identity(tables: Sequence[Table], counts: Mapping[int, int]) -> dict[str, int]:
     """Rows by quoted name; a partitioned table has those of its partitions."""
-    parents = {table.oid: table.parent for table in tables}
-    rows = {table.oid: 0 for table in tables}
-    for oid, count in counts.items():
-        ancestor: int | None = oid
-        while ancestor is not None:
-            rows[ancestor] += count
-            ancestor = parents.get(ancestor)
-    return {table.identity: rows[table.oid] for table in sorted(tables, key=lambda table: table.identity)}
+    found = contents.with_partitioned({oid: (rows, "0") for oid, rows in counts.items()}, _parents(tables))
+    return {table.identity: found[table.oid][0] for table in sorted(tables, key=lambda table: table.identity)}
+
+
+def _parents(tables: Sequence[Table]) -> dict[int, int | None]:
+    return {table.oid: table.parent for table in tables}
+
+
+def tables_by_identity(tables: Sequence[Table], counts: Counts) -> dict[str, dict[str, t.Any]]:
+    """Rows and, where the content was hashed, ``hash`` of each table, for the manifest."""
+    rows = rows_by_identity(tables, counts.rows)
+    hashes = contents.with_partitioned(counts.hashes, _parents(tables)) if counts.content else {}
+    oids = {table.identity: table.oid for table in tables}
+    return {name: {"rows": rows[name], **({"hash": hashes[oids[name]][1]} if hashes else {})} for name in rows}
 
 
 @contextlib.contextmanager
