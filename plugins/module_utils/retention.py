@@ -27,6 +27,8 @@ if t.TYPE_CHECKING:
 DAY_SECONDS = 86400.0
 
 IN_USE = "In use: somebody reads or writes it."
+#: Neither removed by us nor kept.
+GONE = "Somebody else removed it."
 
 
 class RetentionRefused(Refused):
@@ -238,6 +240,8 @@ def _remove(
                     f"The backup {decision.entry.id} could not be removed: {err} Removed before: {', '.join(removed) or 'none'}.",
                     removed=removed,
                 ) from err
+            if reason == GONE:
+                continue
             if reason:
                 stays.append(dataclasses.replace(decision, removed=False, reason=reason))
             else:
@@ -253,7 +257,7 @@ def _remove_one(backup_dir: str, entry: Entry, means: levels.Means | None) -> st
             return reason
     if remove_published(backup_dir, entry.path):
         return ""
-    return IN_USE if os.path.lexists(entry.path) else ""
+    return IN_USE if os.path.lexists(entry.path) else GONE
 
 
 def _drop_clone(entry: Entry, means: levels.Means | None) -> str:
