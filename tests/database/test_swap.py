@@ -24,6 +24,7 @@ import typing as t
 
 import psycopg2
 import psycopg2.extensions
+import psycopg2.extras
 import psycopg2.sql
 import pytest
 from ansible_collections.cypher.rollback.plugins.module_utils import commit, swap
@@ -508,6 +509,31 @@ def test_a_prepared_transaction_is_named_with_the_command_that_ends_it(server: P
         unchanged(pair)
         own.execute("ROLLBACK PREPARED 'forgotten'", "shop")
         assert pair.swap().kept
+
+
+def test_what_stays_with_the_replaced_database_is_said(server: PostgresServer, tmp_path: Path) -> None:
+    with PostgresServer(server.original_bin_dir, settings={"wal_level": "logical"}) as own:
+        pair = Pair(own, str(tmp_path), "shop", "restored")
+        own.create_database("shop")
+        own.create_database("restored")
+        pair.fill()
+        own.execute("SELECT pg_create_logical_replication_slot('feed', 'pgoutput')", "shop")
+        own.execute("CREATE SUBSCRIPTION news CONNECTION 'dbname=nowhere' PUBLICATION p WITH (connect = false)", "shop")
+        warnings = swap.check_swap(pair.request()).warnings
+        for words in ("slots feed stay", "subscriptions news stay"):
+            assert any(words in warning for warning in warnings)
+        feed = psycopg2.connect(
+            **own.connection_arguments("shop"),
+            connection_factory=psycopg2.extras.LogicalReplicationConnection,
+            application_name="feed",
+        )
+        with contextlib.closing(feed) as consumer, consumer.cursor() as cursor:
+            cursor.start_replication("feed", options={"proto_version": 1, "publication_names": "p"}, decode=False)
+            done = pair.swap()
+        assert "feed" in {item["application"] for item in done.ended}
+        assert done.warnings == warnings
+        assert pair.which() == "incoming"
+        own.execute("ALTER SUBSCRIPTION news SET (slot_name = NONE)", done.kept)
 
 
 def test_the_second_of_two_exchanges_is_refused_and_names_the_first(
