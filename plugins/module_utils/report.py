@@ -23,6 +23,7 @@ from .outcome import (
     stopped_hosts,
     verification_of,
 )
+from .restore_message import swap_back_commands
 from .visible import visible
 
 #: Keys of a stage in the report; others are the stage action's own marks.
@@ -75,7 +76,7 @@ def _parts(run: Facts) -> dict[str, t.Any]:
         "backup": {**_EMPTY_BACKUP, **_backup(run)},
         "committed": is_committed(run),
         "restore": _restore(run),
-        "swap": facts(run, "swap_result") or None,
+        "swap": _swap(run),
         "effect": {**_EMPTY_EFFECT, **(facts(rollback, "effect") or facts(details, "effect"))},
         "verification": {**_EMPTY_VERIFICATION, **verification_of(run)},
         "statements": rollback.get("statements") or [],
@@ -100,7 +101,7 @@ def _backup(run: Facts) -> dict[str, t.Any]:
 #: Of the plan of a restoring run.
 _RESTORE_KEYS = ("purpose", "why", "skipped", "gap", "window", "estimate", "incoming", "lines")
 #: Of its stages; a module's own marks stay out.
-_RESTORED_KEYS = ("database", "compared", "tables", "seconds", "phases", "roles", "left_overs", "provider")
+_RESTORED_KEYS = ("database", "tables", "phases", "roles", "left_overs", "provider")
 
 
 def _restore(run: Facts) -> dict[str, t.Any] | None:
@@ -111,10 +112,20 @@ def _restore(run: Facts) -> dict[str, t.Any] | None:
     tables = facts(run, "restore_tables_result")
     return {
         **{key: plan.get(key) for key in _RESTORE_KEYS},
-        **{key: restored.get(key) for key in _RESTORED_KEYS},
+        **{key: facts(restored, "restored").get(key) for key in _RESTORED_KEYS},
+        "compared": restored.get("compared"),
+        "seconds": restored.get("seconds"),
         "put_back": {key: tables.get(key) for key in ("tables", "committed")} if tables else None,
         "state_before": facts(facts(run, "backup_result"), "backup") or None,
     }
+
+
+def _swap(run: Facts) -> dict[str, t.Any] | None:
+    """The exchange, with the command that undoes it."""
+    swap = facts(run, "swap_result")
+    keys = ("swapped", "swapped_back", "live", "incoming", "kept", "ended", "xid", "seconds", "fenced")
+    back = next(iter(swap_back_commands(run)), None)
+    return {**{key: swap.get(key) for key in keys}, "swap_back_command": back} if "swapped" in swap else None
 
 
 def plain(value: t.Any) -> t.Any:

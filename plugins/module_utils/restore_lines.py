@@ -24,6 +24,13 @@ MOST_SKIPPED = 8
 
 _TITLES = {"emergency": "EMERGENCY ROLLBACK", "undo": "UNDO OF A ROLLBACK", "swap_back": "SWAP BACK"}
 
+#: The runbook of each purpose, and the extra variables that say what it is about.
+_RUNBOOKS = {
+    "emergency": ("emergency_rollback", ("backup", "version", "tables")),
+    "undo": ("undo_rollback", ("run", "backup")),
+    "swap_back": ("swap_back", ("kept",)),
+}
+
 Plan = t.Mapping[str, t.Any]
 
 
@@ -33,6 +40,19 @@ def lines_of(request: RestorePlanRequest, plan: Plan) -> list[str]:
     found = [title, "=" * len(title), *_where(plan), *_source(plan), *_skipped(plan), *_lost(plan), "", "This will:"]
     found += [f"  {number}. {step}" for number, step in enumerate(_steps(request, plan), 1)]
     return [visible(line) for line in [*found, *_back(request, plan)]]
+
+
+def command_of(request: RestorePlanRequest) -> str:
+    """The command that starts what is planned."""
+    runbook, names = _RUNBOOKS[request.purpose]
+    given = {name: getattr(request, name) for name in names}
+    given = {name: ",".join(value) if isinstance(value, tuple) else value for name, value in given.items()}
+    extra = [f"-e {shlex.quote(f'{_EXTRA.get(name, name)}={value}')}" for name, value in given.items() if value]
+    return " ".join([f"{request.command}.{runbook}", *extra])
+
+
+#: Named otherwise as an extra variable.
+_EXTRA = {"kept": "database"}
 
 
 def _entry(name: str, text: str) -> list[str]:

@@ -118,7 +118,18 @@ def _failed_unchanged(run: Facts) -> str:
         state = f"{capital(application)}."
     else:
         state = f"{capital(database(run))} is as it was before the run, and {application}."
-    return lines(join(said, state), f"Put right what the first sentence names, then run it again: {again_command(run)}")
+    return lines(
+        join(said, state, _left(run)),
+        f"Put right what the first sentence names, then run it again: {again_command(run)}",
+    )
+
+
+def _left(run: Facts) -> str:
+    """The restored database that was not exchanged. A clone is a backup, and stays one."""
+    restored = facts(facts(run, "restore_result"), "restored")
+    if not restored.get("database") or facts(run, "swap_result").get("swapped") or restored.get("provider") == "clone":
+        return ""
+    return f"The restored database {visible(restored['database'])} is still there; the next run drops it."
 
 
 def _unknown(run: Facts) -> str:

@@ -19,7 +19,7 @@ from .history import committed_rollback
 from .kept import kept_databases
 from .outcome import hosts_of
 from .restorable import RestoreRequest, check_restorable
-from .restore_lines import lines_of
+from .restore_lines import command_of, lines_of
 from .selection import choose
 from .server import inspect_target
 from .swap_readiness import SwapRequest, check_swap, session
@@ -116,7 +116,7 @@ def plan_restore(request: RestorePlanRequest) -> dict[str, t.Any]:
     with server_errors(Refused, "looking at it; nothing was stopped or changed"):
         server = look(request)
         plan = _swap_back(request, server) if request.purpose == "swap_back" else _from_backup(request, server)
-    return {**plan, "lines": lines_of(request, plan)}
+    return {**plan, "command": command_of(request), "lines": lines_of(request, plan)}
 
 
 def look(request: RestorePlanRequest) -> Server:

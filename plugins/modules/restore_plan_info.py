@@ -66,7 +66,7 @@ options:
       - Put only these tables back, a list or a text with commas. Each with its schema, quoted as SQL has it.
       - Empty, the whole database.
     type: raw
-  backup_key:
+  key:
     description: Key that signs manifests. With it, a backup without its signature is not valid.
     type: str
     default: ""
@@ -207,6 +207,11 @@ properties:
   description: Owner, privileges and settings that the live database gets.
   returned: success
   type: dict
+command:
+  description: The command that starts what is planned.
+  returned: success
+  type: str
+  sample: ansible-playbook cypher.rollback.emergency_rollback
 lines:
   description: All of it for the operator, line by line.
   returned: success
@@ -250,7 +255,7 @@ def request_from(params):
         version="" if params["version"] is None else str(params["version"]),
         kept=params["database"],
         tables=table_names(params["tables"]),
-        key=params["backup_key"],
+        key=params["key"],
         server_free_bytes=free_bytes(params["server_free_bytes"]),
         timeout=params["swap_timeout"],
         run_dir=params["run_dir"] or "",
@@ -270,7 +275,7 @@ def main(make_module=AnsibleModule):
         "run": {"type": "str", "default": ""},
         "database": {"type": "str", "default": ""},
         "tables": {"type": "raw"},
-        "backup_key": {"type": "str", "default": "", "no_log": True},
+        "key": {"type": "str", "default": "", "no_log": True},
         "bin_dir": {"type": "str", "default": ""},
         "jobs": {"type": "int", "default": 0},
         "require_patched": {"type": "bool", "default": False},
