@@ -31,8 +31,8 @@ NOTHING_DONE = "Nothing was stopped or changed."
 
 def message_for(outcome: str, run: Facts) -> str:
     """A few sentences, and the bare outcome as the last line."""
-    say = restore_message.SENTENCES if kind_of(run) == "restore" else _SENTENCES
-    return f"{say.get(outcome, _SENTENCES[outcome])(run)}\n{outcome}"
+    say = {**_SENTENCES, **restore_message.SENTENCES} if kind_of(run) == "restore" else _SENTENCES
+    return f"{say[outcome](run)}\n{outcome}"
 
 
 def next_commands(outcome: str, run: Facts) -> list[str]:

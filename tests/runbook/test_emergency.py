@@ -1,0 +1,354 @@
+# Copyright (c) 2026, the cypher.rollback authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Going back to a backup, through ansible-playbook: the database, the application, the question, and what is said."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import time
+import typing as t
+
+import pytest
+from ansible_collections.cypher.rollback.plugins.module_utils.backup import take_backup
+from ansible_collections.cypher.rollback.plugins.module_utils.connection import ConnectionSettings
+from ansible_collections.cypher.rollback.plugins.module_utils.readiness import BackupRequest
+
+from tests.support.runbook import LIMIT_SECONDS, REPOSITORY, Application, Project, Run, wait_until
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.conftest import Database
+
+CORRUPT = """
+UPDATE b2b.orders SET notes = 'corrupted';
+DELETE FROM b2b.order_items;
+CREATE TABLE b2b.left_by_a_bad_migration (id int);
+"""
+YES = ("-e", "confirm=yes")
+
+
+@pytest.fixture
+def project(tmp_path: Path, database: Database) -> Iterator[Project]:
+    project = Project(tmp_path, database)
+    project.migrate("0003", orders=20)
+    yield project
+    for name in others(project):
+        database.server.drop_database(name)
+
+
+@pytest.fixture
+def application(project: Project) -> Iterator[Application]:
+    with Application(project, "0003") as running:
+        yield running
+
+
+def others(project: Project) -> list[str]:
+    """Databases beside the live one: kept ones, and restored ones."""
+    rows = project.database.server.execute(
+        f"SELECT datname FROM pg_database WHERE datname LIKE '{project.database.name}%' AND datname <> '{project.database.name}' ORDER BY 1"
+    )
+    return [name for (name,) in rows]
+
+
+def take(project: Project, version: str = "0003", kind: str = "before_migration", **options: t.Any) -> Path:
+    """A backup of the database as it is; its folder."""
+    arguments = project.database.connection_arguments()
+    request = BackupRequest(
+        ConnectionSettings(**arguments),
+        str(project.backups),
+        kind=kind,
+        version=version,
+        bin_dir=str(project.database.server.bin_dir),
+        content=True,
+        **options,
+    )
+    return project.backups / os.path.basename(take_backup(request).path)
+
+
+def emergency(project: Project, *arguments: str, playbook: str = "emergency_rollback") -> Run:
+    return project.run(*arguments, playbook=playbook)
+
+
+def restore_of(run: Run) -> dict[str, t.Any]:
+    """What the report says about the restore."""
+    assert run.report is not None, run.output
+    restore: dict[str, t.Any] = run.report["restore"]
+    return restore
+
+
+def assert_refused(project: Project, application: Application, run: Run, before: str) -> None:
+    """Nothing was stopped or changed."""
+    assert run.returncode != 0
+    assert run.outcome == "refused", run.output
+    assert "othing was stopped" in run.message
+    assert project.dump() == before
+    assert others(project) == []
+    assert application.running
+    assert run.stage("stop") is None
+
+
+def test_a_corrupted_database_is_gone_back_from(project: Project, application: Application) -> None:
+    before = project.dump()
+    backup = take(project)
+    project.database.execute(CORRUPT)
+    corrupted = project.dump()
+    assert corrupted != before
+    pid = (project.folder / "app.pid").read_text(encoding="ascii")
+    run = emergency(project, *YES)
+    assert (run.returncode, run.outcome) == (0, "restored"), run.output
+    assert project.dump() == before
+    assert application.health() == 200
+    assert (project.folder / "app.pid").read_text(encoding="ascii") != pid
+    report = run.report
+    assert report is not None
+    assert [stage["name"] for stage in report["stages"]] == [
+        "plan", "confirm", "preflight", "stop", "restore", "swap", "previous_code", "restart", "smoke_test", "notify",
+    ] or [stage["name"] for stage in report["stages"]] == [
+        "plan", "confirm", "stop", "restore", "swap", "previous_code", "restart", "smoke_test", "notify",
+    ]  # fmt: skip
+    assert report["downtime_seconds"] > 0
+    assert report["backup"]["id"] == backup.name
+    assert restore_of(run)["compared"] is True
+    (kept,) = others(project)
+    assert report["swap"]["kept"] == kept
+    assert kept in restore_of(run)["window"]["text"]
+    assert f"cypher.rollback.swap_back -e database={kept}" in run.message
+    assert run.message.splitlines()[-1] == "restored"
+
+
+def test_a_truncated_newest_backup_is_passed_over_and_said(project: Project, application: Application) -> None:
+    before = project.dump()
+    older = take(project)
+    project.database.execute("UPDATE b2b.orders SET notes = 'later'")
+    newer = take(project, version="0004")
+    largest = max((newer / "dump").iterdir(), key=lambda item: item.stat().st_size)
+    os.truncate(largest, largest.stat().st_size // 2)
+    run = emergency(project, *YES)
+    assert (run.returncode, run.outcome) == (0, "restored"), run.output
+    assert project.dump() == before
+    assert run.report is not None
+    assert run.report["backup"]["id"] == older.name
+    assert [entry["id"] for entry in restore_of(run)["skipped"]] == [newer.name]
+    assert newer.name in run.output
+    assert application.health() == 200
+
+
+def test_a_named_backup_is_never_replaced_by_another(project: Project, application: Application) -> None:
+    take(project)
+    broken = take(project, version="0004")
+    (broken / "manifest.json").write_text("{}", encoding="utf-8")
+    before = project.dump()
+    run = emergency(project, "-e", f"backup={broken.name}", *YES)
+    assert_refused(project, application, run, before)
+    assert broken.name in run.message
+
+
+def test_without_a_valid_backup_nothing_is_stopped(project: Project, application: Application) -> None:
+    shutil.rmtree(take(project) / "dump")
+    before = project.dump()
+    run = emergency(project, *YES)
+    assert_refused(project, application, run, before)
+    assert "no valid backup" in run.message
+
+
+def test_without_a_terminal_and_an_answer_it_is_refused(project: Project, application: Application) -> None:
+    take(project)
+    before = project.dump()
+    run = emergency(project)
+    assert_refused(project, application, run, before)
+    assert "-e confirm=yes" in run.message
+
+
+@pytest.mark.parametrize("answer", ['{"confirm": true}', '{"confirm": "yes"}'])
+def test_an_answer_beforehand(project: Project, answer: str) -> None:
+    take(project)
+    run = emergency(project, "-e", answer)
+    assert (run.returncode, run.outcome) == (0, "restored"), run.output
+
+
+def at_terminal(project: Project, answer: str, *arguments: str) -> Run:
+    """A run at a terminal of its own, with somebody who types an answer once asked."""
+    before = set(project.run_folders())
+    command = project.command("emergency_rollback", *arguments)
+    terminal, its_end = pty.openpty()
+    # A session of its own whose terminal this is: whoever is not in the foreground of one is not asked.
+    process = subprocess.Popen(
+        ["setsid", "--ctty", "--wait", *command],
+        cwd=REPOSITORY,
+        env=project.environment(),
+        stdin=its_end,
+        stdout=its_end,
+        stderr=its_end,
+    )
+    os.close(its_end)
+    output, deadline, answered = b"", time.monotonic() + LIMIT_SECONDS, False
+    with contextlib.suppress(OSError):
+        while time.monotonic() < deadline and (read := os.read(terminal, 65536)):
+            output += read
+            if not answered and b"Are you sure? (yes/no)" in output:
+                os.write(terminal, answer.encode() + b"\r")
+                answered = True
+    code = process.wait(LIMIT_SECONDS)
+    os.close(terminal)
+    (folder,) = [folder for folder in project.run_folders() if folder not in before]
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    return Run(code, output.decode(errors="replace"), report, folder)
+
+
+def test_yes_typed_at_a_terminal(project: Project, application: Application) -> None:
+    before = project.dump()
+    backup = take(project)
+    project.database.execute(CORRUPT)
+    run = at_terminal(project, "yes")
+    assert (run.returncode, run.outcome) == (0, "restored"), run.output
+    question = run.output.partition("Are you sure?")[0]
+    for part in (
+        backup.name,
+        project.database.name,
+        "is lost from the live database",
+        "Cluster",
+        "stop the application",
+    ):
+        assert part in question
+    assert project.dump() == before
+    assert application.health() == 200
+
+
+def test_no_typed_at_a_terminal(project: Project, application: Application) -> None:
+    take(project)
+    before = project.dump()
+    run = at_terminal(project, "no")
+    assert_refused(project, application, run, before)
+    assert "Aborted" in run.message
+
+
+def test_check_mode_says_everything_and_touches_nothing(project: Project, application: Application) -> None:
+    backup = take(project)
+    project.database.execute(CORRUPT)
+    before = project.dump()
+    files = sorted(project.folder.rglob("*"))
+    run = emergency(project, "--check")
+    assert run.returncode == 0, run.output
+    assert run.report is None
+    assert project.dump() == before
+    assert others(project) == []
+    assert [path for path in sorted(project.folder.rglob("*")) if path.name != "hosts.json"] == [
+        path for path in files if path.name != "hosts.json"
+    ]
+    assert application.running
+    for part in (backup.name, "is lost from the live database", "restore the backup into a new database", "PLANNED"):
+        assert part in run.output
+    assert "Aborted" not in run.output
+
+
+def break_after_restore(project: Project, application: Application) -> None:
+    """The application asks for a table that only the present database has."""
+    take(project)
+    project.database.execute("CREATE TABLE b2b.campaigns (id int)")
+    project.settings |= {
+        "rollback_smoke_tests": [{"name": "campaigns", "query": "SELECT count(*) FROM b2b.campaigns", "expect": 0}],
+        "rollback_smoke_timeout": 1,
+    }
+    del application
+
+
+def test_an_unhealthy_application_is_left_with_the_two_commands(project: Project, application: Application) -> None:
+    break_after_restore(project, application)
+    run = emergency(project, *YES)
+    assert run.returncode != 0
+    assert run.outcome == "needs_attention", run.output
+    (kept,) = others(project)
+    assert "cypher.rollback.restart" in run.message
+    assert f"cypher.rollback.swap_back -e database={kept}" in run.message
+    back = emergency(project, "-e", f"database={kept}", *YES, playbook="swap_back")
+    assert (back.returncode, back.outcome) == (0, "restored"), back.output
+    assert project.database.execute("SELECT count(*) FROM b2b.campaigns") == [(0,)]
+    assert len(others(project)) == 1
+
+
+def test_an_unhealthy_application_is_swapped_back_where_that_is_set(project: Project, application: Application) -> None:
+    break_after_restore(project, application)
+    project.settings |= {"rollback_swap_back_on_failure": True}
+    before = project.dump()
+    run = emergency(project, *YES)
+    assert run.returncode != 0
+    assert run.outcome == "failed_unchanged", run.output
+    assert "exchanged back" in run.message
+    assert project.dump() == before
+    assert application.running
+    assert application.health() == 200
+
+
+def test_a_shortage_of_space_is_refused_with_numbers(project: Project, application: Application) -> None:
+    take(project)
+    before = project.dump()
+    project.settings |= {"rollback_server_free_bytes": 1048576}
+    run = emergency(project, *YES)
+    assert_refused(project, application, run, before)
+    assert "1.0 MB" in run.message
+    assert "rollback_server_free_bytes" in run.message
+
+
+def test_a_dropped_database_comes_back(project: Project, application: Application) -> None:
+    before = project.dump()
+    take(project)
+    project.database.server.drop_database(project.database.name)
+    run = emergency(project, *YES)
+    assert (run.returncode, run.outcome) == (0, "restored"), run.output
+    assert project.dump() == before
+    assert others(project) == []
+    assert application.health() == 200
+
+
+@pytest.mark.parametrize("version", ["0003", "0001"])
+def test_a_rollback_is_undone(project: Project, version: str) -> None:
+    before = project.dump()
+    asked = ("-e", f"version={version}") if version == "0003" else ("-e", "to_version=0000")
+    rolled_back = project.run(*asked)
+    assert rolled_back.outcome == "rolled_back", rolled_back.output
+    assert project.dump() != before
+    run = emergency(project, *YES, playbook="undo_rollback")
+    assert (run.returncode, run.outcome) == (0, "restored"), run.output
+    assert project.dump() == before
+    assert rolled_back.folder.name in restore_of(run)["why"]
+
+
+def test_nothing_to_undo(project: Project, application: Application) -> None:
+    take(project)
+    before = project.dump()
+    run = emergency(project, *YES, playbook="undo_rollback")
+    assert_refused(project, application, run, before)
+    assert "run" in run.message
+
+
+def test_a_run_that_is_killed_in_the_restore_can_be_run_again(project: Project, application: Application) -> None:
+    before = project.dump()
+    take(project)
+    project.database.execute(CORRUPT)
+    killed = subprocess.Popen(
+        project.command("emergency_rollback", *YES),
+        cwd=REPOSITORY,
+        env=project.environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    wait_until(lambda: any("_restore_" in name for name in others(project)))
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    assert project.database.execute("SELECT count(*) FROM b2b.left_by_a_bad_migration") == [(0,)]
+    run = emergency(project, *YES)
+    assert (run.returncode, run.outcome) == (0, "restored"), run.output
+    assert project.dump() == before
+    assert application.health() == 200
+    assert [name for name in others(project) if "_restore_" in name] == []
