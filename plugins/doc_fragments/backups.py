@@ -7,7 +7,10 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """Options of the modules that look through the backups of a folder."""
+    """Options of the modules that look through the backups of a folder.
+
+    To be listed before the fragment ``postgres``, whose ``login_db`` is required: the first one listed has the last word.
+    """
 
     DOCUMENTATION = r"""
 options:
@@ -16,6 +19,7 @@ options:
       - Name of the database whose server has the clones, and on which backups are restored to verify them.
       - Empty, no server is asked for anything. Backups of the kind clone can be neither verified nor removed then.
     type: str
+    required: false
     default: ""
   backup_dir:
     description:

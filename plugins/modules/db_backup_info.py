@@ -87,7 +87,7 @@ EXAMPLES = r"""
 
 - name: Show them
   ansible.builtin.debug:
-    msg: "{{ found.table }}"
+    msg: "{{ found.table | join('\n') }}"
 
 - name: Restore one to see that it can be
   cypher.rollback.db_backup_info:
