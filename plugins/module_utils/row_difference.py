@@ -155,7 +155,7 @@ class SideTable:
         return (
             f"SELECT s.ctid AS side, l.ctid AS live, l.tableoid AS member FROM pg_temp.{self._rows} s "
             f"FULL JOIN {self.live.only} l ON ({joined}) WHERE s.ctid IS NULL OR l.ctid IS NULL "
-            f"OR ({side} OPERATOR(pg_catalog.*<>) {live} AND {_text(side)} <> {_text(live)})"
+            f"OR (pg_catalog.record_image_ne({side}, {live}) AND {_text(side)} <> {_text(live)})"
         )
 
     def _by_whole_rows(self) -> str:
