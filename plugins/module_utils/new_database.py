@@ -13,6 +13,7 @@ import contextlib
 import dataclasses
 import re
 import secrets
+import time
 import typing as t
 
 from .connection import connect
@@ -36,6 +37,11 @@ BEING_RESTORED = "cypher.rollback: restore of "
 RESTORED = "cypher.rollback: complete restore of "
 BEING_VERIFIED = "cypher.rollback: verification of "
 
+#: How long the creation of a database by somebody who may be dead is waited for, and a lock that may be a dead one's.
+DEAD_RUN_SECONDS = 10.0
+HELD_SECONDS = 0.5
+LOOK_SECONDS = 0.02
+
 _MIDDLE = "_restore_"
 _SUFFIX_DIGITS = 8
 
@@ -45,6 +51,10 @@ _UNLOCK = "SELECT pg_catalog.pg_advisory_unlock(pg_catalog.hashtextextended('cyp
 _NO_LIMITS = (
     "SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings WHERE name = 'idle_session_timeout'"
 )
+_CREATING = """
+SELECT EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE application_name = 'cypher.rollback restore' AND state = 'active'
+                  AND pid <> pg_catalog.pg_backend_pid() AND query LIKE 'CREATE DATABASE %')
+"""
 _DATABASES = """
 SELECT datname::text, coalesce(pg_catalog.shobj_description(oid, 'pg_database'), ''), datallowconn
   FROM pg_catalog.pg_database WHERE datname LIKE %s ORDER BY 1
@@ -238,18 +248,38 @@ def drop_leftovers(request: RestoreRequest) -> list[str]:
     live = request.settings.dbname
     dropped = []
     with contextlib.closing(maintenance_connection(request)) as connection, connection.cursor() as cursor:
+        deadline = time.monotonic() + DEAD_RUN_SECONDS
+        while _is_creating(cursor) and time.monotonic() < deadline:
+            time.sleep(LOOK_SECONDS)
         cursor.execute(_DATABASES, (f"%{_MIDDLE}%",))
         for name, comment, connectable in cursor.fetchall():
             if not is_new_name(name, live) or not _may_go(request, comment, connectable):
                 continue
-            cursor.execute(_LOCK, (name,))
-            if cursor.fetchone() != (True,):
+            if not _lock_soon(cursor, name):
                 continue
             with contextlib.suppress(psycopg2.Error):
                 drop(connection, request, name)
                 dropped.append(name)
             cursor.execute(_UNLOCK, (name,))
     return dropped
+
+
+def _is_creating(cursor: psycopg2.extensions.cursor) -> bool:
+    """Whether the server is making such a database, which it does to the end for a client that was killed, too."""
+    cursor.execute(_CREATING)
+    return bool(cursor.fetchall()[0][0])
+
+
+def _lock_soon(cursor: psycopg2.extensions.cursor, name: str) -> bool:
+    """Take the lock of a database, which the session of a run that was just killed may hold for a moment."""
+    deadline = time.monotonic() + HELD_SECONDS
+    while True:
+        cursor.execute(_LOCK, (name,))
+        if cursor.fetchone() == (True,):
+            return True
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(LOOK_SECONDS)
 
 
 def _may_go(request: RestoreRequest, comment: str, connectable: bool) -> bool:

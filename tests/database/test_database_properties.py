@@ -89,7 +89,7 @@ def _read(database: Database, name: str) -> properties.Properties:
 def _apply(database: Database, name: str, wanted: properties.Properties, **arguments: t.Any) -> list[str]:
     with contextlib.closing(database.server.connect("postgres")) as connection:
         with connection, connection.cursor() as cursor:
-            return properties.apply_properties(cursor, name, wanted, **arguments)
+            return list(properties.apply_properties(cursor, name, wanted, **arguments))
 
 
 def test_every_property_goes_over_and_nothing_is_changed_twice(

@@ -66,7 +66,7 @@ CREATE TABLE items (
     old_serial serial,
     feeling mood DEFAULT 'sad', cost price, wide span, at place, moods mood[], costs price[],
     twice numeric GENERATED ALWAYS AS (cost * 2) STORED,
-    name text COLLATE by_bytes STORAGE_CLAUSE NOT NULL,
+    name text STORAGE_CLAUSE COLLATE by_bytes NOT NULL,
     bits bit varying(9), raw bytea, doc jsonb, markup xml, net inet, point point, moment timestamptz, took interval,
     money money, tiny "char", fixed char(4), f4 float4, f8 float8, gone int, n numeric
 ) WITH (fillfactor = 70);
@@ -316,7 +316,7 @@ class Everything:
                 text=True,
                 check=True,
             ).stdout
-        return catalog._cast_elements(re.sub(r"(?m)^\\(un)?restrict .*$", "", text))
+        return str(catalog._cast_elements(re.sub(r"(?m)^\\(un)?restrict .*$", "", text)))
 
 
 def differing_lines(first: str, second: str) -> list[str]:
