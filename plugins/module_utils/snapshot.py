@@ -57,11 +57,12 @@ SELECT oid::bigint, lo_lseek64(fd, 0, 2), lo_close(fd)
   FROM (SELECT oid, lo_open(oid, 262144) AS fd FROM pg_largeobject_metadata OFFSET 0) opened
 """
 
+#: Who waits for a table for itself alone is in the way, too: everybody else queues behind.
 _BLOCKERS = """
 SELECT a.pid, a.usename, a.application_name, a.state, to_char(a.xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
        left(a.query, 200), array_agg(DISTINCT l.relation::regclass::text)
   FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
- WHERE l.granted AND l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock' AND l.pid <> pg_backend_pid()
+ WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock' AND l.pid <> pg_backend_pid()
    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
  GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 1
 """
@@ -125,7 +126,7 @@ class Snapshot(contextlib.AbstractContextManager["Snapshot"]):
             }
 
     def blockers(self) -> list[dict[str, t.Any]]:
-        """Sessions that hold a table for themselves alone."""
+        """Sessions that hold a table for themselves alone, or wait to do so."""
         names = ("pid", "user", "application", "state", "since", "query", "tables")
         with self._connection.cursor() as cursor:
             cursor.execute(_BLOCKERS)
