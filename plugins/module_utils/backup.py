@@ -12,7 +12,9 @@ import os
 import time
 import typing as t
 
-from . import dump, readiness
+from . import clone_backup, dump, readiness
+from .applied import judge_version
+from .baseline import measure
 from .pg_tools import ToolFailed, interruptible
 from .publication import UNCHANGED, BackupFailed, PartialFolder, make_folder, phase, remove_leftovers
 from .readiness import BackupRefused, megabytes
@@ -31,6 +33,8 @@ with contextlib.suppress(ImportError):
 class Backup:
     """A published backup.
 
+    :param applied: whether ``version`` was applied already; ``None``: not known.
+    :param baseline: seconds of the critical queries, as in the manifest.
     :param confirmed_at: when an early backup was proven to hold the database as it was then; empty for any other.
     :param stale: why an early backup was of no use, so that this one was taken.
     """
@@ -46,6 +50,11 @@ class Backup:
     finished_at: str
     phases: dict[str, float]
     warnings: tuple[str, ...]
+    version: str = ""
+    provider: str = "dump"
+    compression: str = "none"
+    applied: bool | None = None
+    baseline: tuple[Mapping[str, t.Any], ...] = ()
     confirmed_at: str = ""
     stale: tuple[str, ...] = ()
 
@@ -78,7 +87,10 @@ class Provider(t.NamedTuple):
     discard: Callable[[BackupRequest, Manifest], None] = _nothing_outside
 
 
-PROVIDERS: Mapping[str, Provider] = {"dump": Provider(readiness.check_ready, dump.fill)}
+PROVIDERS: Mapping[str, Provider] = {
+    "dump": Provider(readiness.check_ready, dump.fill),
+    "clone": Provider(clone_backup.check_ready, clone_backup.fill, clone_backup.discard),
+}
 
 
 def check_ready(request: BackupRequest) -> Readiness:
@@ -106,18 +118,33 @@ def take_backup(request: BackupRequest) -> Backup:
     with interruptible("The backup"), failures():
         provider = _provider(request)
         ready = provider.check_ready(request)
+        judged = judge_version(request)
+        request = dataclasses.replace(request, version=judged.version)
+        baseline = measure(request)
         make_folder(request.backup_dir)
         remove_leftovers(request.backup_dir)
         name = f"backup_{request.kind}_{request.version}_{now:%Y%m%d_%H%M%S}"
         with PartialFolder(request.backup_dir, name) as partial:
             seconds = {"check": round(time.monotonic() - started, 3)}
             manifest = provider.fill(request, ready, partial, iso(now), seconds)
+            manifest = dataclasses.replace(
+                manifest,
+                applied=judged.applied,
+                baseline=baseline,
+                warnings=(*judged.warnings, *manifest.warnings),
+            )
             try:
                 with phase(seconds, "publish"):
                     manifest = partial.publish(manifest, request.key)
             except BaseException:
                 provider.discard(request, manifest)
                 raise
+    return _published(request, manifest, now, started, seconds)
+
+
+def _published(
+    request: BackupRequest, manifest: Manifest, now: dt.datetime, started: float, seconds: dict[str, float]
+) -> Backup:
     return Backup(
         id=manifest.id,
         path=os.path.join(request.backup_dir, manifest.id),
@@ -130,6 +157,11 @@ def take_backup(request: BackupRequest) -> Backup:
         finished_at=iso(dt.datetime.now(dt.UTC)),
         phases=seconds,
         warnings=manifest.warnings,
+        version=manifest.version,
+        provider=manifest.provider,
+        compression=manifest.compression,
+        applied=manifest.applied,
+        baseline=manifest.baseline,
     )
 
 

@@ -202,7 +202,8 @@ def _content(content: contents.Content, data: ArchiveData | None) -> dict[str, t
 def best_compression(tools: PgTools, started: Tools, env: Mapping[str, str], folder: str) -> str:
     """The method and level for a backup that nobody waits for, of those that these programs have.
 
-    Which ones a build of pg_dump has, it says before it connects or writes anything: its folder cannot be made.
+    Which ones a build of pg_dump has, it says before it connects or writes anything: its folder cannot be made. zstd has
+    no checksum in these files, as uncompressed ones have none: what changes before the files are read back keeps its rows.
     """
     if tools.version[0] < FIRST_WITH_METHODS:
         return GZIP

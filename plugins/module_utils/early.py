@@ -121,6 +121,10 @@ def _confirm(request: BackupRequest, path: str) -> Backup:
         finished_at=finished,
         phases=seconds,
         warnings=manifest.warnings,
+        version=manifest.version,
+        provider=manifest.provider,
+        compression=manifest.compression,
+        applied=manifest.applied,
         confirmed_at=finished,
     )
 

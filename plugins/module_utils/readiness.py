@@ -57,7 +57,8 @@ class BackupRequest:
     :param queries: queries whose times are recorded, ``name`` and ``query`` each.
     :param compress: choose the best compression that both sides have, for a backup that nothing waits for.
     :param migrations_dir: where given, whether ``version`` was applied is recorded.
-    :param ledger_table: the ledger of applied migrations; empty: it is looked for.
+    :param ledger_table: the ledger of applied migrations; empty: the objects that a DOWN names tell.
+    :param search_path: schemas in which migrations and queries name objects without one.
     :param maintenance_db: database of the same server to be connected to while a copy is made.
     :param server_free_bytes: room on the server where that cannot be seen from here; None: not known.
     :param early: also record what proves later that the database still holds what the backup holds.
@@ -82,6 +83,8 @@ class BackupRequest:
     compress: bool = False
     migrations_dir: str = ""
     ledger_table: str = ""
+    ledger_column: str = "version"
+    search_path: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

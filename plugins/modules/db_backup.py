@@ -51,6 +51,75 @@ options:
       - The migration that is about to be rolled back or applied; becomes part of the backup's name.
     type: str
     required: true
+  provider:
+    description:
+      - How the backup is made. V(dump), pg_dump's directory format. V(clone), a copy of the database on its own server, while
+        nobody is connected to it.
+    type: str
+    default: dump
+    choices: [dump, clone]
+  key:
+    description:
+      - Key that signs the manifest. Whoever gives the same key later trusts no other manifest. Empty, it is not signed.
+      - An early backup is confirmed with the key that it was taken with.
+    type: str
+    default: ""
+  content:
+    description:
+      - Also record a hash of every table and of the large objects, as they are in the dump's snapshot. What is restored from
+        the backup has the same hashes.
+      - Reads all data once more, with one process of the server. Not set, that is done for O(kind=before_migration).
+    type: bool
+  compress:
+    description:
+      - Compress with the best method that the client programs have, at the level that costs least time. C(zstd) from PostgreSQL
+        16 on where they were built with it, else C(gzip).
+      - Not set, that is done for O(kind=before_migration). Before a rollback the application stands still meanwhile.
+    type: bool
+  queries:
+    description:
+      - Queries whose times the manifest records. Each runs three times, in read-only transactions of at most 30 seconds.
+      - One that cannot run is recorded with its error, and is no failure.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: Name of the query.
+        type: str
+        required: true
+      query:
+        description: A query that only reads.
+        type: str
+        required: true
+  migrations_dir:
+    description:
+      - Folder of the migrations. Where it has O(version), the manifest records whether that is applied already, and the
+        backup's name has the version as the file has it.
+      - Not set, or no such folder, that is not known.
+    type: path
+  ledger_table:
+    description:
+      - Table of the applied migrations. Empty, the objects tell that the migration's DOWN names.
+    type: str
+    default: ""
+  ledger_column:
+    description: Column of O(ledger_table) with the versions.
+    type: str
+    default: version
+  search_path:
+    description: Schemas in which migrations and O(queries) name objects without one.
+    type: list
+    elements: str
+    default: []
+  maintenance_db:
+    description: Database of the same server to be connected to while O(provider=clone) copies the one to back up.
+    type: str
+    default: postgres
+  server_free_bytes:
+    description:
+      - Bytes that the server's file system has free, where this host cannot see it, for O(provider=clone). Not set, not known.
+    type: int
   bin_dir:
     description:
       - Folder of C(pg_dump), C(pg_restore), C(psql) and C(pg_dumpall). Their major version must be the server's.
@@ -119,6 +188,19 @@ EXAMPLES = r"""
     bin_dir: /opt/postgresql/15/bin
     require_patched: true
 
+- name: Back up before a migration, signed, with the times of a query
+  cypher.rollback.db_backup:
+    login_db: cypher_erp
+    backup_dir: /var/backups/cypher-erp
+    kind: before_migration
+    version: "0007"
+    key: "{{ vault_backup_key }}"
+    migrations_dir: /opt/cypher-erp/migrations
+    search_path: [b2b, erp, shared, public]
+    queries:
+      - name: newest orders
+        query: SELECT * FROM b2b.orders ORDER BY created_at DESC LIMIT 100
+
 - name: Back up while the application runs
   cypher.rollback.db_backup:
     login_db: cypher_erp
@@ -171,6 +253,32 @@ backup:
       type: dict
       returned: always
       sample: {"b2b.orders": 1000, "b2b.order_items": 3000}
+    version:
+      description: The migration, as its file has it where O(migrations_dir) has one.
+      type: str
+      returned: always
+      sample: "0007"
+    provider:
+      description: How it was made.
+      type: str
+      returned: always
+      sample: dump
+    compression:
+      description: Method and level, or V(none).
+      type: str
+      returned: always
+      sample: gzip:1
+    applied:
+      description: Whether the migration was applied already. Null, not known.
+      type: bool
+      returned: always
+      sample: false
+    baseline:
+      description: Times of O(queries), C(name), C(query), C(seconds), C(median), C(error) each.
+      type: list
+      elements: dict
+      returned: always
+      sample: [{"name": "newest orders", "query": "SELECT 1", "seconds": [0.003, 0.002, 0.002], "median": 0.002, "error": ""}]
     phases:
       description: Seconds by phase. Phases overlap.
       type: dict
@@ -277,16 +385,32 @@ def request_from(params):
         require_patched=params["require_patched"],
         lock_timeout=params["lock_timeout"],
         run_id=params["run_id"],
+        provider=params["provider"],
+        key=params["key"],
+        content=_or_before_migration(params, "content"),
+        compress=_or_before_migration(params, "compress"),
+        queries=tuple(params["queries"]),
+        migrations_dir=params["migrations_dir"] or "",
+        ledger_table=params["ledger_table"],
+        ledger_column=params["ledger_column"],
+        search_path=tuple(params["search_path"]),
+        maintenance_db=params["maintenance_db"],
+        server_free_bytes=params["server_free_bytes"],
     )
+
+
+def _or_before_migration(params, name):
+    return params["kind"] == "before_migration" if params[name] is None else params[name]
 
 
 def would_take(request):
     """The result in check mode."""
     ready = backup.check_ready(request)
+    judged = backup.judge_version(request)
     estimate = {name: getattr(ready, name) for name in ("database_bytes", "estimated_bytes", "free_bytes", "jobs")}
     estimate["tools"] = {"version": ready.tools.version_text, "bin_dir": ready.tools.bin_dir}
     message = f"Would take a verified backup of {request.settings.describe()} in {request.backup_dir}."
-    return {"changed": True, "estimate": estimate, "message": message}, ready.warnings
+    return {"changed": True, "estimate": estimate, "message": message}, (*judged.warnings, *ready.warnings)
 
 
 def take(request, params):
@@ -297,8 +421,21 @@ def take(request, params):
         taken = early.take_early(request) if params["early"] else backup.take_backup(request)
     confirmed = bool(taken.confirmed_at)
     result = {name: getattr(taken, name) for name in ("started_at", "finished_at", "seconds")}
-    facts = ("id", "path", "kind", "bytes", "verified", "tables", "phases")
+    facts = (
+        "id",
+        "path",
+        "kind",
+        "bytes",
+        "verified",
+        "tables",
+        "phases",
+        "version",
+        "provider",
+        "compression",
+        "applied",
+    )
     result["backup"] = {name: getattr(taken, name) for name in facts}
+    result["backup"]["baseline"] = list(taken.baseline)
     result.update(changed=not confirmed, confirmed=confirmed, message=taken.describe())
     if confirmed:
         result["confirmed_at"] = taken.confirmed_at
@@ -314,6 +451,22 @@ def main(make_module=AnsibleModule):
             "backup_dir": {"type": "path", "required": True},
             "kind": {"type": "str", "default": "before_rollback", "choices": ["before_rollback", "before_migration"]},
             "version": {"type": "str", "required": True},
+            "provider": {"type": "str", "default": "dump", "choices": ["dump", "clone"]},
+            "key": {"type": "str", "default": "", "no_log": True},
+            "content": {"type": "bool"},
+            "compress": {"type": "bool"},
+            "queries": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {"name": {"type": "str", "required": True}, "query": {"type": "str", "required": True}},
+            },
+            "migrations_dir": {"type": "path"},
+            "ledger_table": {"type": "str", "default": ""},
+            "ledger_column": {"type": "str", "default": "version"},
+            "search_path": {"type": "list", "elements": "str", "default": []},
+            "maintenance_db": {"type": "str", "default": "postgres"},
+            "server_free_bytes": {"type": "int"},
             "bin_dir": {"type": "str", "default": ""},
             "jobs": {"type": "int", "default": 0},
             "require_patched": {"type": "bool", "default": False},
@@ -325,6 +478,12 @@ def main(make_module=AnsibleModule):
         },
         supports_check_mode=True,
     )
+    if module.params["early"] and module.params["provider"] != "dump":
+        module.fail_json(
+            msg="A backup is taken early, while the application runs, with provider: dump only.",
+            outcome="refused",
+            details={},
+        )
     if module.params["early"] and module.params["confirm"]:
         module.fail_json(
             msg="Give early: true before the stop and confirm after it, not both.", outcome="refused", details={}
