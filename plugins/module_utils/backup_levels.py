@@ -79,10 +79,11 @@ def prove(folder: str, manifest: manifests.Manifest, level: str, means: Means, k
         return Proof(False, MANIFEST, told(problems))
     if manifest.provider == DUMP and level == CHECKSUM:
         return Proof(True, CHECKSUM)
-    proof = (
-        _look_at_clone(manifest, level, means) if manifest.provider == CLONE else _read_archive(folder, manifest, means)
-    )
-    return _restore(folder, manifest, means, key) if proof.valid and level == RESTORE else proof
+    if manifest.provider == CLONE and level != RESTORE:
+        return _look_at_clone(manifest, level, means)
+    # A clone that was open to connections is only told by its content, so that a restore does not ask whether it was.
+    proof = Proof(True, CHECKSUM) if manifest.provider == CLONE else _read_archive(folder, manifest, means)
+    return _restore(folder, manifest, means, key, proof.level) if proof.valid and level == RESTORE else proof
 
 
 def told(problems: list[str]) -> str:
@@ -165,11 +166,11 @@ def _read_archive(folder: str, manifest: manifests.Manifest, means: Means) -> Pr
     return Proof(True, READ)
 
 
-def _restore(folder: str, manifest: manifests.Manifest, means: Means, key: str) -> Proof:
+def _restore(folder: str, manifest: manifests.Manifest, means: Means, key: str, passed: str) -> Proof:
     """Into a scratch database, compared with the manifest, and dropped again."""
     settings = _settings(means, manifest)
     if settings is None:
-        return Proof(None, READ, "It can be read, and no server was named to restore it on.")
+        return Proof(None, passed, "It is whole so far, and no server was named to restore it on.")
     request = RestoreRequest(
         settings=settings,
         path=folder,
@@ -187,5 +188,5 @@ def _restore(folder: str, manifest: manifests.Manifest, means: Means, key: str) 
     except Interrupted:
         raise
     except (Refused, FailedUnchanged) as err:
-        return Proof(None, READ, f"It can be read, and could not be restored to be compared: {err}")
-    return Proof(False, READ, told(problems)) if problems else Proof(True, RESTORE)
+        return Proof(None, passed, f"It is whole so far, and could not be restored to be compared: {err}")
+    return Proof(False, passed, told(problems)) if problems else Proof(True, RESTORE)

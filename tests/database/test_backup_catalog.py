@@ -248,6 +248,16 @@ def test_a_clone_counts_as_long_as_its_database_is_there_and_closed(shop: Shop) 
     choice = shop.choose()
     assert (choice.entry.id, choice.entry.provider) == (path.name, "clone")
     assert choice.entry.bytes > 1_000_000
+    assert backup_catalog.inspect(str(path), level="restore", means=shop.means).level == "restore"
+    shop.database.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
+    with pytest.raises(selection.NoValidBackup, match="open to connections"):
+        shop.choose()
+    # What it holds is what it held.
+    entry = backup_catalog.inspect(str(path), level="restore", means=shop.means)
+    assert (entry.valid, entry.level) == (True, "restore"), entry.reason
+    shop.database.server.execute("DELETE FROM b2b.orders WHERE id = 1", name)
+    entry = backup_catalog.inspect(str(path), level="restore", means=shop.means)
+    assert (entry.valid, entry.level, "b2b.orders" in entry.reason) == (False, "checksum", True)
     shop.database.execute(f'DROP DATABASE "{name}"')
     with pytest.raises(selection.NoValidBackup, match="is gone"):
         shop.choose()
