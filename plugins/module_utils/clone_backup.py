@@ -104,7 +104,7 @@ def check_ready(request: BackupRequest) -> Readiness:
                 "Those that do not go with the application have to be stopped, or set rollback_backup_kind to dump."
             )
     return Readiness(
-        server.tools, 1, size, estimated, free or 0, server.server_version, server.system_identifier, tuple(warnings)
+        server.tools, 1, size, estimated, free, server.server_version, server.system_identifier, tuple(warnings)
     )
 
 

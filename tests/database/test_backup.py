@@ -17,7 +17,6 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 import typing as t
 
 import psycopg2.errors
@@ -36,8 +35,18 @@ from ansible_collections.cypher.rollback.plugins.module_utils import (
 from ansible_collections.cypher.rollback.plugins.module_utils.connection import ConnectionSettings, client_environment
 from ansible_collections.cypher.rollback.plugins.module_utils.errors import FailedUnchanged, Refused
 
+from tests.support.backups import (
+    background_backup,
+    leaves_nothing,
+    plain_role,
+    small_device,
+    wait_for,
+    with_pg_dump,
+    wrapped_programs,
+)
+
 if t.TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from tests.conftest import Database
 
@@ -101,57 +110,6 @@ def request_for(database: Database, backup_dir: pathlib.Path) -> readiness.Backu
         version="0003",
         bin_dir=str(database.server.bin_dir),
     )
-
-
-def leaves_nothing(folder: pathlib.Path) -> bool:
-    return not folder.exists() or not list(folder.iterdir())
-
-
-def wrapped_programs(folder: pathlib.Path, bin_dir: str, **scripts: str) -> str:
-    """Programs of which some are shell scripts around the real one, ``$REAL``; the archive's folder is ``$ARCHIVE``."""
-    folder.mkdir()
-    for program in pg_tools.PROGRAMS:
-        real = os.path.join(bin_dir, program)
-        if program not in scripts:
-            (folder / program).symlink_to(real)
-            continue
-        lines = [
-            "#!/bin/sh",
-            f"REAL={shlex.quote(real)}",
-            'case "$*" in *--version*) exec "$REAL" "$@";; esac',
-            'for word in "$@"; do case "$word" in --file=*) ARCHIVE=${word#--file=};; esac; done',
-            scripts[program],
-        ]
-        (folder / program).write_text("\n".join(lines) + "\n", encoding="utf-8")
-        (folder / program).chmod(0o755)
-    return str(folder)
-
-
-def with_pg_dump(request: readiness.BackupRequest, tmp_path: pathlib.Path, script: str) -> readiness.BackupRequest:
-    programs = wrapped_programs(tmp_path / "bin", request.bin_dir, pg_dump=script)
-    return dataclasses.replace(request, bin_dir=programs)
-
-
-def as_role(
-    database: Database, request: readiness.BackupRequest, options: str = ""
-) -> Iterator[readiness.BackupRequest]:
-    """The same request by an ordinary role that may read everything."""
-    name = f"plain_{database.name}"
-    database.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'secret' {options}")
-    database.execute(f"GRANT USAGE ON SCHEMA b2b TO {name}")
-    database.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA b2b, public TO {name}")
-    database.execute(f"GRANT SELECT ON ALL SEQUENCES IN SCHEMA b2b, public TO {name}")
-    database.execute(
-        f"DO $$DECLARE o oid; BEGIN FOR o IN SELECT oid FROM pg_largeobject_metadata LOOP "
-        f"EXECUTE format('GRANT SELECT ON LARGE OBJECT %s TO {name}', o); END LOOP; END$$"
-    )
-    try:
-        yield dataclasses.replace(request, settings=dataclasses.replace(request.settings, user=name, password="secret"))
-    finally:
-        database.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
-
-
-plain_role = contextlib.contextmanager(as_role)
 
 
 # --- what is published ------------------------------------------------------------------------------------------------
@@ -220,24 +178,6 @@ def test_everything_is_private_whatever_the_umask(
     assert {path: mode for path, mode in modes.items() if mode not in (0o700, 0o600)} == {}
     assert modes[taken.path] == 0o700
     assert modes[f"{taken.path}/manifest.json"] == 0o600
-
-
-def test_two_backups_in_one_second_have_names_of_their_own(
-    request_for: readiness.BackupRequest, backup_dir: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class StoppedClock(backup.dt.datetime):
-        @classmethod
-        def now(cls, tz: t.Any = None) -> t.Any:
-            return cls(2026, 2, 13, 10, 15, tzinfo=tz)
-
-    monkeypatch.setattr(backup.dt, "datetime", StoppedClock)
-    names = [backup.take_backup(request_for).id for _number in range(3)]
-    first = "backup_before_rollback_0003_20260213_101500"
-    assert names == [first, f"{first}_2", f"{first}_3"]
-    for name in names:
-        loaded = manifest.load(str(backup_dir / name))
-        assert loaded.id == name
-        assert manifest.verify(str(backup_dir / name), loaded) == []
 
 
 def test_the_rows_are_those_of_the_dumps_snapshot(
@@ -375,84 +315,7 @@ def _server_major(request: readiness.BackupRequest) -> int:
     return readiness.check_ready(request).tools.version[0]
 
 
-def test_a_killed_pg_dump_leaves_nothing(request_for: readiness.BackupRequest, tmp_path: pathlib.Path) -> None:
-    script = f'"$REAL" "$@"; {LARGEST}; rm "$FILE"; sleep 100 >/dev/null & kill -9 $$'
-    request = with_pg_dump(request_for, tmp_path, script)
-    with pytest.raises(FailedUnchanged, match="pg_dump was killed by signal SIGKILL"):
-        backup.take_backup(request)
-    assert leaves_nothing(tmp_path / "backups")
-
-
-def test_no_space_for_the_manifest_leaves_nothing(
-    request_for: readiness.BackupRequest, backup_dir: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def no_space(folder: str, _written: manifest.Manifest, _key: str) -> str:
-        with open("/dev/full", "wb", buffering=0) as full:
-            full.write(b"x")
-        return folder
-
-    monkeypatch.setattr(manifest, "write", no_space)
-    with pytest.raises(FailedUnchanged, match="No space left on device"):
-        backup.take_backup(request_for)
-    assert leaves_nothing(backup_dir)
-
-
-@pytest.fixture
-def small_device(tmp_path: pathlib.Path) -> Iterator[Callable[[int], pathlib.Path]]:
-    """Mounts a file system of so many megabytes."""
-    mounted: list[pathlib.Path] = []
-
-    def mount(megabytes: int) -> pathlib.Path:
-        folder = tmp_path / "small"
-        folder.mkdir()
-        options = f"size={megabytes}m,mode=0700"
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", folder], capture_output=True, check=False)
-        if done.returncode:
-            pytest.skip(f"a small file system cannot be mounted here: {done.stderr.decode().strip()}")
-        mounted.append(folder)
-        return folder
-
-    yield mount
-    for folder in mounted:
-        subprocess.run(["umount", folder], check=True)
-
-
-def test_a_full_disk_leaves_nothing(
-    request_for: readiness.BackupRequest, database: Database, small_device: Callable[[int], pathlib.Path]
-) -> None:
-    """TOAST compresses this to a hundredth, so that the estimate fits and the dump does not."""
-    database.execute("CREATE TABLE big AS SELECT repeat('x', 1000000) AS t FROM generate_series(1, 100)")
-    folder = small_device(48)
-    with pytest.raises(FailedUnchanged, match=r"No space left on device.*no backup was published"):
-        backup.take_backup(dataclasses.replace(request_for, backup_dir=str(folder)))
-    assert leaves_nothing(folder)
-
-
-def test_too_little_space_is_refused_with_numbers(
-    request_for: readiness.BackupRequest, small_device: Callable[[int], pathlib.Path]
-) -> None:
-    folder = small_device(10)
-    with pytest.raises(Refused, match=r"may need \d+ MB .* has \d+(\.\d+)? MB free.*rollback_backup_dir") as refusal:
-        readiness.check_ready(dataclasses.replace(request_for, backup_dir=str(folder)))
-    assert refusal.value.details["free_bytes"] <= 10 * 1024 * 1024 < refusal.value.details["estimated_bytes"]
-
-
 # --- locks, connections, signals --------------------------------------------------------------------------------------
-
-
-def test_a_locked_table_names_its_holder(
-    request_for: readiness.BackupRequest, backup_dir: pathlib.Path, database: Database
-) -> None:
-    with contextlib.closing(database.connect(application_name="the holder")) as holder, holder.cursor() as cursor:
-        cursor.execute("LOCK TABLE b2b.orders IN ACCESS EXCLUSIVE MODE")
-        started = time.monotonic()
-        with pytest.raises(FailedUnchanged, match=r"locked.*the holder.*rollback_lock_timeout") as failure:
-            backup.take_backup(dataclasses.replace(request_for, lock_timeout="300ms"))
-        assert time.monotonic() - started < 10
-        (blocker,) = failure.value.details["blockers"]
-        assert blocker["pid"] == holder.info.backend_pid
-        assert blocker["tables"] == ["b2b.orders"]
-    assert leaves_nothing(backup_dir)
 
 
 @pytest.mark.parametrize(
@@ -471,49 +334,6 @@ def test_one_more_attempt_after(
     taken = backup.take_backup(dataclasses.replace(with_pg_dump(request_for, tmp_path, script), jobs=2))
     assert taken.tables == ROWS
     assert f"--jobs={jobs}" in (tmp_path / "second").read_text("utf-8")
-
-
-def test_too_few_connections_mean_fewer_jobs_or_a_refusal(
-    request_for: readiness.BackupRequest, database: Database
-) -> None:
-    with plain_role(database, dataclasses.replace(request_for, jobs=4), "CONNECTION LIMIT 8") as request:
-        ready = readiness.check_ready(request)
-        assert ready.jobs == 3
-        assert any("pg_dump runs with 3 jobs instead of 4" in warning for warning in ready.warnings)
-        assert backup.take_backup(request).tables == ROWS
-        database.execute(f"ALTER ROLE {request.settings.user} CONNECTION LIMIT 4")
-        with pytest.raises(Refused, match=r"3 free connections.*needs 4.*max_connections"):
-            readiness.check_ready(request)
-
-
-TAKE = """
-import json, sys
-from ansible_collections.cypher.rollback.plugins.module_utils import backup, readiness
-from ansible_collections.cypher.rollback.plugins.module_utils.connection import ConnectionSettings
-values = json.load(sys.stdin)
-backup.take_backup(readiness.BackupRequest(ConnectionSettings(**values.pop("settings")), **values))
-"""
-
-
-@contextlib.contextmanager
-def background_backup(request: readiness.BackupRequest, tmp_path: pathlib.Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A backup in a process of its own."""
-    values = tmp_path / "request.json"
-    values.write_text(json.dumps(dataclasses.asdict(request)), "utf-8")
-    with values.open("rb") as stdin:
-        process = subprocess.Popen([sys.executable, "-c", TAKE], stdin=stdin, stderr=subprocess.PIPE)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.02)
 
 
 def hanging(request: readiness.BackupRequest, tmp_path: pathlib.Path) -> tuple[readiness.BackupRequest, pathlib.Path]:
@@ -625,28 +445,11 @@ def test_a_backup_folder_that_others_could_exchange_is_refused(
         readiness.check_ready(request_for)
 
 
-def test_a_folder_that_cannot_be_written_is_refused(request_for: readiness.BackupRequest) -> None:
-    """On /proc not even root can."""
-    with pytest.raises(Refused, match=r"cannot be written.*rollback_backup_dir"):
-        readiness.check_ready(dataclasses.replace(request_for, backup_dir="/proc/sys/backups"))
-
-
 def test_readiness_writes_nothing(request_for: readiness.BackupRequest, tmp_path: pathlib.Path) -> None:
     request = dataclasses.replace(request_for, backup_dir=str(tmp_path / "new" / "deeper"))
     ready = readiness.check_ready(request)
     assert ready.estimated_bytes > ready.database_bytes > 0
     assert not (tmp_path / "new").exists()
-
-
-def test_programs_of_an_older_major_are_refused(request_for: readiness.BackupRequest, tmp_path: pathlib.Path) -> None:
-    older = tmp_path / "older"
-    older.mkdir()
-    for program in pg_tools.PROGRAMS:
-        (older / program).write_text(f"#!/bin/sh\necho '{program} (PostgreSQL) 9.2.18'\n", "utf-8")
-        (older / program).chmod(0o755)
-    with pytest.raises(Refused, match=r"9\.2 in .*older.*rollback_pg_bin_dir"):
-        backup.take_backup(dataclasses.replace(request_for, bin_dir=str(older)))
-    assert leaves_nothing(pathlib.Path(request_for.backup_dir))
 
 
 def test_a_role_that_may_read_everything_is_enough(request_for: readiness.BackupRequest, database: Database) -> None:
@@ -911,18 +714,18 @@ def test_an_early_backup_that_is_none_gives_way(
 
 
 def test_without_room_for_two_the_stale_one_goes_first(
-    request_for: readiness.BackupRequest, database: Database, small_device: Callable[[int], pathlib.Path]
+    request_for: readiness.BackupRequest, database: Database, tmp_path: pathlib.Path
 ) -> None:
     database.execute("CREATE TABLE big AS SELECT repeat(md5(i::text), 30) AS t FROM generate_series(1, 20000) i")
     ((size,),) = database.execute("SELECT pg_database_size(current_database())")
-    folder = small_device(size // 1024 // 1024 + 18)
-    request = dataclasses.replace(request_for, backup_dir=str(folder))
-    taken = take_early(request)
-    database.execute("DELETE FROM b2b.orders WHERE id = 7")
-    fresh = confirm(request, taken)
-    assert fresh.stale
-    # Also where both were taken within one second, so that the new one has the name of the old one.
-    assert [str(item) for item in folder.iterdir()] == [fresh.path]
+    with small_device(tmp_path / "small", size // 1024 // 1024 + 18) as folder:
+        request = dataclasses.replace(request_for, backup_dir=str(folder))
+        taken = take_early(request)
+        database.execute("DELETE FROM b2b.orders WHERE id = 7")
+        fresh = confirm(request, taken)
+        assert fresh.stale
+        # Also where both were taken within one second, so that the new one has the name of the old one.
+        assert [str(item) for item in folder.iterdir()] == [fresh.path]
 
 
 def test_an_early_backup_that_fails_is_a_refusal(
