@@ -177,11 +177,11 @@ def creation(name: str, wanted: Properties | None, server_version: int) -> Compo
     """CREATE DATABASE with encoding, locale and tablespace; nobody can connect to it yet."""
     parts = [SQL("CREATE DATABASE {} TEMPLATE template0 ALLOW_CONNECTIONS false").format(Identifier(name))]
     if wanted is not None:
-        parts.append(
-            SQL("ENCODING {} LC_COLLATE {} LC_CTYPE {} TABLESPACE {}").format(
-                Literal(wanted.encoding), Literal(wanted.collate), Literal(wanted.ctype), Identifier(wanted.tablespace)
-            )
-        )
+        locale = (Literal(wanted.encoding), Literal(wanted.collate), Literal(wanted.ctype))
+        parts.append(SQL("ENCODING {} LC_COLLATE {} LC_CTYPE {}").format(*locale))
+        # template0's own; who names it needs a privilege on it.
+        if wanted.tablespace != "pg_default":
+            parts.append(SQL("TABLESPACE {}").format(Identifier(wanted.tablespace)))
         if server_version >= 150000:
             parts.append(SQL("LOCALE_PROVIDER {}").format(Identifier(wanted.locale_provider)))
         keyword = {"icu": "ICU_LOCALE", "builtin": "BUILTIN_LOCALE"}.get(wanted.locale_provider)

@@ -367,13 +367,29 @@ def _check_locale(cursor: psycopg2.extensions.cursor, needs: _Needs) -> list[str
                 f"The server lists no locale {name}, which the database had. Where its operating system has none either, "
                 "the restore fails with nothing changed: install it there."
             )
-    cursor.execute("SELECT EXISTS (SELECT FROM pg_catalog.pg_tablespace WHERE spcname = %s)", (wanted.tablespace,))
-    if not cursor.fetchall()[0][0]:
-        raise CannotRestore(
-            f"The server has no tablespace {wanted.tablespace}, in which the database was. "
-            f"Create it on the server: CREATE TABLESPACE {wanted.tablespace} LOCATION '<folder of the server>'."
-        )
+    _check_tablespace(cursor, wanted.tablespace, needs.facts.user)
     return warnings
+
+
+def _check_tablespace(cursor: psycopg2.extensions.cursor, name: str, user: str) -> None:
+    """The default one needs no privilege."""
+    if name == "pg_default":
+        return
+    cursor.execute(
+        "SELECT pg_catalog.has_tablespace_privilege(oid, 'CREATE') FROM pg_catalog.pg_tablespace WHERE spcname = %s",
+        (name,),
+    )
+    row = cursor.fetchone()
+    if row is None:
+        raise CannotRestore(
+            f"The server has no tablespace {name}, in which the database was. "
+            f"Create it on the server: CREATE TABLESPACE {name} LOCATION '<folder of the server>'."
+        )
+    if not row[0]:
+        raise CannotRestore(
+            f"The role {user} may not use the tablespace {name}, in which the database was. Run "
+            f"GRANT CREATE ON TABLESPACE {name} TO {user} as a superuser, or set rollback_db_user to a superuser."
+        )
 
 
 _EXTENSIONS = """

@@ -146,7 +146,7 @@ def failures() -> Iterator[None]:
         raise RestoreFailed(f"The restore failed: {err} {UNCHANGED}", **err.details) from err
     except psycopg2.Error as err:
         raise RestoreFailed(
-            f"The restore failed: {' '.join(str(err).split())} {UNCHANGED}", sqlstate=err.pgcode
+            f"The restore failed: {' '.join(str(err).split()).rstrip('.')}. {UNCHANGED}", sqlstate=err.pgcode
         ) from err
     except OSError as err:
         where = f" ({err.filename})" if err.filename else ""

@@ -25,6 +25,7 @@ import pytest
 from ansible_collections.cypher.rollback.plugins.module_utils import (
     backup,
     clone,
+    connection,
     manifest,
     new_database,
     pg_tools,
@@ -310,6 +311,16 @@ def test_an_extension_that_the_server_cannot_install(request_for: restore.Restor
     refuse(request_for, r"plpgsql 99\. Of these names it offers: plpgsql 1\.0")
 
 
+def test_a_tablespace_that_is_not_there(request_for: restore.RestoreRequest) -> None:
+    edit(request_for.path, properties={**manifest.load(request_for.path).properties, "tablespace": "fast"})
+    refuse(request_for, "The server has no tablespace fast")
+    edit(
+        request_for.path,
+        properties={**manifest.load(request_for.path).properties, "tablespace": "pg_default", "encoding": "X"},
+    )
+    refuse(request_for, "has no encoding X")
+
+
 def test_a_role_without_privileges(request_for: restore.RestoreRequest, database: Database) -> None:
     name = f"plain_{secrets.token_hex(4)}"
     database.server.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'x'")
@@ -374,6 +385,25 @@ def test_missing_roles_are_refused_or_created_without_passwords(
             server.drop_database(name)
         for name in (owner, group):
             server.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(name)))
+
+
+def test_an_ordinary_role_that_may_create_databases_is_enough(database: Database, tmp_path: pathlib.Path) -> None:
+    server, name = database.server, f"plain_{secrets.token_hex(4)}"
+    server.execute(f"CREATE ROLE {name} LOGIN CREATEDB PASSWORD 'x'")
+    server.create_database(name, owner=name)
+    try:
+        settings = dataclasses.replace(ConnectionSettings(**server.connection_arguments(name)), user=name, password="x")
+        with contextlib.closing(connection.connect(settings)) as session, session, session.cursor() as cursor:
+            cursor.execute(SCHEMA)
+            cursor.execute(f"ALTER DATABASE {name} SET search_path TO public, app")
+        path = take(settings, tmp_path, server.bin_dir, content=True)
+        request = restore.RestoreRequest(settings, path, bin_dir=str(server.bin_dir))
+        restored = restore.restore_beside(request)
+        assert server.execute("SELECT count(*) FROM lines", restored.database) == [(3000,)]
+        assert restore.drop_leftovers(dataclasses.replace(request, run_id="next")) == [restored.database]
+    finally:
+        server.drop_database(name)
+        server.execute(f"DROP ROLE {name}")
 
 
 # --- failing halfway --------------------------------------------------------------------------------------------------
