@@ -89,13 +89,16 @@ class BackupRequest:
 
 @dataclasses.dataclass(frozen=True)
 class Readiness:
-    """Everything that can be known before anything is stopped."""
+    """Everything that can be known before anything is stopped.
+
+    :param free_bytes: room where the backup goes: in the folder's file system, or of a clone on the server; None: not known.
+    """
 
     tools: PgTools
     jobs: int
     database_bytes: int
     estimated_bytes: int
-    free_bytes: int
+    free_bytes: int | None
     server_version: str
     system_identifier: str
     warnings: tuple[str, ...] = ()

@@ -316,7 +316,7 @@ estimate:
       returned: always
       sample: 121634816
     free_bytes:
-      description: Room in the file system of O(backup_dir).
+      description: Room in the file system of O(backup_dir). With O(provider=clone), room on the server; null, not known.
       type: int
       returned: always
       sample: 80530636800
