@@ -350,6 +350,8 @@ def test_a_value_that_another_row_has_by_now_is_refused_or_deleted(orders: Shop)
 
 
 def test_rows_of_types_without_equality_and_odd_values(shop: Shop) -> None:
+    # Not every server is built with libxml; there json and point stand for it.
+    has_xml = shop.rows("SELECT count(*) FROM pg_config WHERE value LIKE '%--with-libxml%'")[0][0]
     shop.script(
         """
         CREATE SCHEMA app; CREATE TYPE app.mood AS ENUM ('sad', 'ok'); CREATE DOMAIN app.short AS varchar(9);
@@ -359,7 +361,7 @@ def test_rows_of_types_without_equality_and_odd_values(shop: Shop) -> None:
             '-1 days +02:03:04', '[1,5)', '{"b": 2.50}', 12.5, '2026-01-01 12:00:00.123456+02'),
             (2, null, null, null, 'NaN', '-Infinity', '{}', null, '', '', null, 'empty', 'null', null, 'infinity'),
             (3, '[1]', '<b/>', '(0,0)', 1, 1, '{NULL}', 'sad', E'a\tb\n', '', '1 mon', null, '[]', null, null);
-        """
+        """.replace("x xml", "x xml" if has_xml else "x text")
     )
     shop.back_up()
     then = shop.contents()
