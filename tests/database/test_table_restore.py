@@ -351,7 +351,7 @@ def test_a_value_that_another_row_has_by_now_is_refused_or_deleted(orders: Shop)
 
 def test_rows_of_types_without_equality_and_odd_values(shop: Shop) -> None:
     # Not every server is built with libxml; there json and point stand for it.
-    has_xml = shop.rows("SELECT count(*) FROM pg_config WHERE value LIKE '%--with-libxml%'")[0][0]
+    has_xml = shop.rows("SELECT count(*) FROM pg_config WHERE setting LIKE '%--with-libxml%'")[0][0]
     shop.script(
         """
         CREATE SCHEMA app; CREATE TYPE app.mood AS ENUM ('sad', 'ok'); CREATE DOMAIN app.short AS varchar(9);
