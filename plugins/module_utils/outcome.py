@@ -34,6 +34,7 @@ class State:
     :param failed_stage: name of the stage that failed; ``None`` when none did.
     :param failed_outcome: outcome that the failing error names itself; empty when it names none.
     :param committed: the DOWN was committed, or another database has the live one's name and was not exchanged back.
+    :param already: nothing had to be put back: the tables are as in the backup.
     :param proven: what ran after the commit says that it succeeded; of a backup, that it was published.
     :param stopped: an application was really stopped.
     :param running_again: every application that was stopped runs again.
@@ -45,6 +46,7 @@ class State:
     failed_stage: str | None = None
     failed_outcome: str = ""
     committed: bool = False
+    already: bool = False
     proven: bool = False
     stopped: bool = False
     running_again: bool = True
@@ -61,7 +63,7 @@ RULES: tuple[tuple[str, Callable[[State], bool]], ...] = (
     ("nothing_to_do", lambda state: state.nothing_to_do and not state.failed),
     ("planned", lambda state: state.check_mode),
     ("rolled_back", lambda state: state.kind == "rollback" and state.committed and _well(state)),
-    ("restored", lambda state: state.kind == "restore" and state.committed and _well(state)),
+    ("restored", lambda state: state.kind == "restore" and (state.committed or state.already) and _well(state)),
     ("backed_up", lambda state: state.kind == "backup" and _well(state)),
     ("needs_attention", lambda state: state.committed),
     ("unknown", lambda state: state.failed_outcome == "unknown"),
@@ -97,6 +99,7 @@ def state_of(run: Facts) -> State:
         failed_stage=str(failure.get("stage") or "") if failure else None,
         failed_outcome=str(failure.get("outcome") or ""),
         committed=is_committed(run),
+        already=facts(run, "restore_tables_result").get("committed") is False,
         proven=is_proven(run),
         stopped=bool(stopped),
         running_again=not still_down(run),
