@@ -46,8 +46,10 @@ SELECT c.oid::bigint, format('%I.%I', n.nspname, c.relname), c.relkind,
  ORDER BY c.relpages DESC, c.oid
 """
 
+#: Where the next record is inserted, not what is written: with synchronous_commit off a commit is not, for a moment, and two
+#: backups would stand at one place.
 _SNAPSHOT_FACTS = """
-SELECT pg_export_snapshot(), pg_current_wal_lsn()::text, pg_snapshot_xmin(pg_current_snapshot())::text,
+SELECT pg_export_snapshot(), pg_current_wal_insert_lsn()::text, pg_snapshot_xmin(pg_current_snapshot())::text,
        pg_snapshot_xmax(pg_current_snapshot())::text, to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
 """
 
