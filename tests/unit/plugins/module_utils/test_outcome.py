@@ -14,6 +14,7 @@ from ansible_collections.cypher.rollback.plugins.module_utils.outcome import Sta
 
 STAGES = (None, "", "plan", "claim", "stop", "backup", "rollback", "verify", "restart", "smoke_test", "something")
 CHOICES: dict[str, tuple[t.Any, ...]] = {
+    "kind": ("rollback", "restore", "backup"),
     "check_mode": (False, True),
     "nothing_to_do": (False, True),
     "failed_stage": STAGES,
@@ -44,18 +45,20 @@ def test_a_failure_never_ends_well() -> None:
 
 
 def test_rolled_back_needs_commit_proof_and_a_running_application() -> None:
-    good = [state for state in REAL if decide(state) == "rolled_back"]
-    assert good
-    for state in good:
-        assert state.committed
-        assert state.proven
-        assert state.running_again or not state.stopped
-        assert not state.failed
+    for outcome, kind in (("rolled_back", "rollback"), ("restored", "restore"), ("backed_up", "backup")):
+        good = [state for state in REAL if decide(state) == outcome]
+        assert good
+        for state in good:
+            assert state.kind == kind
+            assert state.committed or kind == "backup"
+            assert state.proven
+            assert state.running_again or not state.stopped
+            assert not state.failed
 
 
 def test_after_a_commit_nothing_is_called_unchanged_or_refused() -> None:
     committed = [state for state in REAL if state.committed and (state.failed or not state.nothing_to_do)]
-    assert outcomes(committed) == {"rolled_back", "needs_attention"}
+    assert outcomes(committed) == {"rolled_back", "restored", "backed_up", "needs_attention"}
 
 
 def test_a_stopped_application_is_never_hidden_by_unchanged() -> None:
@@ -91,6 +94,14 @@ def test_unknown_is_kept_whatever_else_is_known() -> None:
         (State(committed=True, proven=False), "needs_attention"),
         (State(committed=True, proven=True, stopped=True), "rolled_back"),
         (State(nothing_to_do=True), "nothing_to_do"),
+        (State(kind="restore", committed=True, proven=True, stopped=True), "restored"),
+        (State(kind="restore", already=True, proven=True, stopped=True), "restored"),
+        (State(kind="restore", failed_stage="smoke_test", proven=True, stopped=True), "failed_unchanged"),
+        (State(kind="restore", failed_stage="confirm"), "refused"),
+        (State(kind="restore", failed_stage="restore", failed_outcome="failed_unchanged", stopped=True), "failed_unchanged"),
+        (State(kind="restore", failed_stage="swap", failed_outcome="unknown", stopped=True), "unknown"),
+        (State(kind="backup", proven=True), "backed_up"),
+        (State(kind="backup", failed_stage="backup", failed_outcome="refused"), "refused"),
         (State(stopped=True, running_again=False), "needs_attention"),
     ],
     ids=lambda value: str({key: entry for key, entry in dataclasses.asdict(value).items() if entry}) if dataclasses.is_dataclass(value) else value,
@@ -145,6 +156,26 @@ VERIFIED = {"verification": {"passed": True, "checks": []}}
             State(committed=True),
         ),
         ({"rollback_failure": {"message": "x"}}, State(failed_stage="")),
+        (
+            {"runbook": "emergency_rollback", "swap_result": {"swapped": True}, "restore_result": {"compared": True}},
+            State(kind="restore", committed=True, proven=True),
+        ),
+        (
+            {"runbook": "emergency_rollback", "swap_result": {"swapped": True, "swapped_back": True}},
+            State(kind="restore", proven=True),
+        ),
+        (
+            {"runbook": "swap_back", "rollback_failure": {"stage": "swap", "outcome": "unknown"}},
+            State(kind="restore", failed_stage="swap", failed_outcome="unknown", proven=True),
+        ),
+        (
+            {"runbook": "undo_rollback", "restore_tables_result": {"committed": False}},
+            State(kind="restore", already=True, proven=True),
+        ),
+        (
+            {"runbook": "backup", "backup_result": {"backup": {"path": "/backups/b1"}}},
+            State(kind="backup", proven=True),
+        ),
         (
             {"rollback_failure": {"stage": "rollback", "outcome": "needs_attention"}},
             State(failed_stage="rollback", failed_outcome="needs_attention", committed=True),

@@ -208,6 +208,98 @@ def test_the_message_says_what_happened_what_state_and_what_next(
     assert "0005 of database cypher_erp WAS " not in plural["message"]
 
 
+RESTORE_PLAN = {
+    "outcome": "planned",
+    "target": PLANNED["target"],
+    "backup": {"id": "b7", "path": "/backups/b7", "kind": "before_migration", "bytes": 9, "verified": True},
+    "why": "It is the newest valid backup before a migration.",
+    "skipped": [{"id": "b8", "reason": "dump/1.dat has 3 bytes, 9 were written."}],
+    "window": {"from": "a", "to": "b", "seconds": 60, "text": "Everything written since noon is lost from the live database; it stays in erp_replaced."},
+    "incoming": None,
+    "lines": ["EMERGENCY ROLLBACK", "Backup b7"],
+}  # fmt: skip
+RESTORING = {
+    **BASE,
+    "runbook": "emergency_rollback",
+    "plan_result": None,
+    "version": "",
+    "restore_plan_result": RESTORE_PLAN,
+    "stop_result": STOPPED,
+}
+COPIED = {
+    **RESTORING,
+    "restore_result": {"compared": True, "restored": {"database": "erp_restore_1", "tables": {"b2b.orders": 5}, "provider": "dump"}},
+}  # fmt: skip
+SWAPPED = {**COPIED, "swap_result": {"swapped": True, "live": "cypher_erp", "kept": "erp_replaced"}}
+RESTORED = {**SWAPPED, "restart_result": STARTED, "smoke_test_result": SMOKE}
+SWAP_BACK = "ansible-playbook cypher.rollback.swap_back -e database=erp_replaced"
+
+RESTORE_MESSAGES: list[tuple[dict[str, t.Any], str, list[str]]] = [
+    (RESTORED, "restored", ["is restored from backup b7", "runs again on app1", "Everything written since noon", SWAP_BACK]),
+    ({**RESTORING, "check_mode": True, "stop_result": None}, "planned", ["EMERGENCY ROLLBACK\nBackup b7", "To do it: ansible-playbook"]),
+    ({**RESTORING, "stop_result": None, **failed("confirm", "Aborted.")}, "refused", ["Aborted.", "Nothing was stopped"]),
+    (
+        {**COPIED, **failed("swap", "Sessions stayed.", outcome="failed_unchanged"), "restart_result": STARTED},
+        "failed_unchanged",
+        ["Sessions stayed.", "is as it was before the run", "The restored database erp_restore_1 is still there"],
+    ),
+    (
+        {**COPIED, **failed("smoke_test"), "restart_result": STARTED, "swap_result": {**SWAPPED["swap_result"], "swapped_back": True, "kept": "erp_2"}},
+        "failed_unchanged",
+        ["exchanged back", "the restored one is kept as erp_2", "runs again on app1"],
+    ),
+    (
+        {**RESTORED, **failed("smoke_test")},
+        "needs_attention",
+        ["WAS restored from backup b7", "kept as erp_replaced", "cypher.rollback.restart", f"To go back instead: {SWAP_BACK}"],
+    ),
+    (
+        {**COPIED, **failed("swap", "Lost.", outcome="unknown", details={"xid": "9"})},
+        "unknown",
+        ["nothing was started", "stands still on app1", "pg_xact_status('9')"],
+    ),
+    (
+        {**RESTORED, "swap_result": None, "restore_result": None, "asked": {"tables": ["b2b.orders"]},
+         "restore_tables_result": {"committed": True, "tables": [{"identity": "b2b.orders", "changed": 3}]}},
+        "restored",
+        ["b2b.orders of database cypher_erp are put back from backup b7"],
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("run", "outcome", "parts"), RESTORE_MESSAGES)
+def test_what_a_restoring_run_says(run: dict[str, t.Any], outcome: str, parts: list[str]) -> None:
+    report = compose(run)
+    assert report["outcome"] == outcome
+    for part in parts:
+        assert part in report["message"]
+    assert json.loads(json.dumps(report)) == report
+    assert report["backup"]["id"] == "b7"
+    text = summary(report)
+    assert "PASSED OVER" in text
+    assert "b8: dump/1.dat has 3 bytes" in text
+
+
+def test_the_commands_of_a_restoring_run() -> None:
+    run = {
+        **RESTORING,
+        **failed("restore"),
+        "restart_result": STARTED,
+        "asked": {"backup": "b 7", "tables": ["a", "b"]},
+    }
+    assert compose(run)["next_commands"] == [
+        "ansible-playbook cypher.rollback.emergency_rollback -e 'backup=b 7' -e tables=a,b"
+    ]
+    assert compose(RESTORED)["swap"]["swap_back_command"] == SWAP_BACK
+
+
+def test_a_backup_alone() -> None:
+    report = compose({**BASE, "runbook": "backup", "backup_result": BACKUP})
+    assert report["outcome"] == "backed_up"
+    assert "is backed up in /backups/b1, read back." in report["message"]
+    assert summary(report)
+
+
 def test_what_the_error_says_itself_is_not_said_twice() -> None:
     said = failed("rollback", "It was undone: the database is as it was.")
     message = compose({**UNTIL_ROLLBACK, **said, "restart_result": STARTED})["message"]
