@@ -288,15 +288,30 @@ class Catalog:
         return [item for item in self if item.catalog == "pg_class" and item.kind == "r"]
 
 
+#: PostgreSQL writes names in definitions as short as the search path allows, and constants (bounds of partitions, defaults)
+#: in the session's time zone and styles. With these a definition is the same in every session, before and after a schema of
+#: the path went.
+_WRITING = {
+    "search_path": "",
+    "timezone": "UTC",
+    "datestyle": "ISO, YMD",
+    "intervalstyle": "postgres",
+    "extra_float_digits": "3",
+    "bytea_output": "hex",
+    "lc_monetary": "C",
+    "quote_all_identifiers": "off",
+}
+_WRITTEN = "SELECT " + ", ".join(f"pg_catalog.current_setting('{name}')" for name in _WRITING)
+_WRITE = "SELECT " + ", ".join(f"pg_catalog.set_config('{name}', %s, true)" for name in _WRITING)
+
+
 def snapshot(cursor: Cursor) -> Catalog:
     """Read all objects of the connected database, also within a transaction that changed them."""
-    # PostgreSQL writes names in definitions as short as the search path allows: without one, a definition is the same
-    # before and after a schema of the path went.
-    cursor.execute("SELECT pg_catalog.current_setting('search_path')")
-    path = cursor.fetchall()[0][0]
-    cursor.execute("SELECT pg_catalog.set_config('search_path', '', true)")
+    cursor.execute(_WRITTEN)
+    settings = cursor.fetchall()[0]
+    cursor.execute(_WRITE, tuple(_WRITING.values()))
     catalog = _read(cursor)
-    cursor.execute("SELECT pg_catalog.set_config('search_path', %s, true)", (path,))
+    cursor.execute(_WRITE, settings)
     return catalog
 
 
@@ -450,9 +465,22 @@ def schema_text(cursor: Cursor) -> str:
     A varchar column that is compared with a list is the one definition that PostgreSQL writes in another way after a
     restore: it casts the elements then, not the list.
     """
-    catalog = snapshot(cursor)
+    return portable_text(snapshot(cursor))
+
+
+def portable_text(catalog: Catalog) -> str:
+    """What :func:`schema_text` gives, of a catalog that was read already."""
     own = {address: _normalised(item) for address, item in catalog.objects.items() if item.catalog != "pg_authid"}
     return as_text(Catalog(own))
+
+
+def lines_by_object(text: str) -> dict[tuple[str, str], str]:
+    """Lines of :func:`schema_text` by type and identity."""
+    found = {}
+    for line in text.splitlines():
+        kind, identity, *_rest = json.loads(line)
+        found[str(kind), str(identity)] = line
+    return found
 
 
 def _normalised(item: CatalogObject) -> CatalogObject:

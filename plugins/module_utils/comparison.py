@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import typing as t
 
@@ -188,15 +187,7 @@ def _definitions(
         return {}, {}
     with open(os.path.join(folder, catalog.SCHEMA_FILE), encoding="utf-8") as file:
         recorded = file.read()
-    return _by_object(recorded), _by_object(catalog.schema_text(cursor))
-
-
-def _by_object(text: str) -> dict[_Key, str]:
-    found = {}
-    for line in text.splitlines():
-        kind, identity, *_rest = json.loads(line)
-        found[str(kind), str(identity)] = line
-    return found
+    return catalog.lines_by_object(recorded), catalog.lines_by_object(catalog.schema_text(cursor))
 
 
 def _has_schema(manifest: Manifest) -> bool:
