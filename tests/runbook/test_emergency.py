@@ -353,6 +353,33 @@ def test_a_rollback_is_undone(project: Project, version: str) -> None:
     assert rolled_back.folder.name in restore_of(run)["why"]
 
 
+def git(project: Project, *words: str) -> str:
+    """Run git in the project's checkout; what it says."""
+    identity = ["-c", "user.name=test", "-c", "user.email=test@example.com"]
+    command = ["git", "-C", str(project.project), *identity, *words]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_the_code_goes_forward_again_with_the_database(project: Project) -> None:
+    release = project.project / "release.txt"
+    git(project, "init", "-q", "-b", "main")
+    for number in ("0002", "0003"):
+        release.write_text(f"{number}\n", encoding="utf-8")
+        git(project, "add", "-A")
+        git(project, "commit", "-q", "-m", f"release {number}")
+        git(project, "tag", f"v{number}")
+    project.settings |= {"rollback_previous_ref": "v0002"}
+    before = dump(project)
+    rolled_back = project.run("-e", "version=0003")
+    assert rolled_back.outcome == "rolled_back", rolled_back.output
+    assert release.read_text(encoding="utf-8") == "0002\n"
+    run = emergency(project, "-e", f"run={rolled_back.folder.name}", *YES, playbook="undo_rollback")
+    assert (run.returncode, run.outcome) == (0, "restored"), run.output
+    assert dump(project) == before
+    assert release.read_text(encoding="utf-8") == "0003\n"
+    assert git(project, "rev-parse", "--abbrev-ref", "HEAD") == "main"
+
+
 def test_nothing_to_undo(project: Project, application: Application) -> None:
     take(project)
     before = dump(project)
