@@ -13,7 +13,7 @@ import secrets
 import typing as t
 
 import pytest
-from ansible_collections.cypher.rollback.plugins.module_utils import backup, catalog, content, readiness, restore
+from ansible_collections.cypher.rollback.plugins.module_utils import backup, readiness, restore
 from ansible_collections.cypher.rollback.plugins.module_utils.connection import ConnectionSettings
 from ansible_collections.cypher.rollback.plugins.module_utils.database_properties import read_properties
 
@@ -25,8 +25,6 @@ if t.TYPE_CHECKING:
 
     from tests.conftest import Database
     from tests.support.postgres_server import PostgresServer
-
-SEED = 20260213
 
 
 @pytest.fixture
@@ -44,21 +42,6 @@ def filled(request: pytest.FixtureRequest, roles: everything.Everything) -> Iter
     yield ConnectionSettings(**roles.server.connection_arguments(name))
     for (each,) in roles.server.execute("SELECT datname FROM pg_database WHERE datname LIKE 'Li''ve%'"):
         roles.server.drop_database(each)
-
-
-def _content(server: PostgresServer, dbname: str) -> dict[str, t.Any]:
-    """Rows, sequences, large objects and definitions as the engine itself sums them up."""
-    with contextlib.closing(server.connect(dbname)) as session, session.cursor() as cursor:
-        cursor.execute("SET search_path = pg_catalog")
-        cursor.execute(content.SETTINGS)
-        tables = content.read_tables(cursor)
-        sums = content.read_rows(cursor, tables, SEED, session.server_version)
-        return {
-            "rows": {table.identity: sums[table.oid] for table in tables},
-            "sequences": content.read_sequences(cursor),
-            "large_objects": content.read_large_objects(cursor, SEED),
-            "schema": sorted(catalog.schema_text(cursor).splitlines()),
-        }
 
 
 def test_the_restored_database_is_equal(
@@ -79,7 +62,7 @@ def test_the_restored_database_is_equal(
     restored = restore.restore_beside(wanted)
 
     assert everything.differing_lines(before, roles.dump(restored.database)) == []
-    assert _content(server, restored.database) == _content(server, filled.dbname)
+    assert everything.content_of(server, restored.database) == everything.content_of(server, filled.dbname)
     with contextlib.closing(server.connect("postgres")) as session, session.cursor() as cursor:
         live, beside = read_properties(cursor, filled.dbname), read_properties(cursor, restored.database)
     assert {**beside.to_dict(), "comment": live.comment} == live.to_dict()
@@ -110,7 +93,9 @@ def test_inherited_columns_come_first_in_any_restore_and_hold_the_same(
     wanted = restore.RestoreRequest(settings, backup.take_backup(request).path, bin_dir=bin_dir)
     restored = restore.restore_beside(wanted)
     try:
-        assert _content(database.server, restored.database) == _content(database.server, database.name)
+        assert everything.content_of(database.server, restored.database) == everything.content_of(
+            database.server, database.name
+        )
         rows = database.server.execute("SELECT b, a, added_later FROM reordered", restored.database)
         assert rows == [("y", 3, 4)]
     finally:

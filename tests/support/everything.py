@@ -21,7 +21,7 @@ import secrets
 import subprocess
 import typing as t
 
-from ansible_collections.cypher.rollback.plugins.module_utils import catalog, connection
+from ansible_collections.cypher.rollback.plugins.module_utils import catalog, connection, content
 from psycopg2 import sql
 
 from tests.cypher_erp import data, migrate
@@ -36,6 +36,9 @@ if t.TYPE_CHECKING:
 #: 63 bytes, the longest name, of which the last character has two.
 LONGEST = "x" * 61 + "ü"
 HOSTILE = 'We\'ird "na.me" %s 100 %; -- \\ ünï 表\nline; $$ 1; 0 2 TABLE DATA'
+
+#: Any seed: sums of content are compared with sums of the same seed only.
+SEED = 20260213
 
 ERP, SHAPES, RULES = "erp", "shapes", "rules"
 KINDS = (ERP, SHAPES, RULES)
@@ -323,6 +326,21 @@ def differing_lines(first: str, second: str) -> list[str]:
     """Lines of two dumps that are not in both in the same place; empty where they are equal."""
     lines = difflib.unified_diff(first.splitlines(), second.splitlines(), "first", "second", lineterm="", n=1)
     return [line[:300] for line in itertools.islice(lines, 40)] if first != second else []
+
+
+def content_of(server: PostgresServer, dbname: str) -> dict[str, t.Any]:
+    """Rows, sequences, large objects and definitions as the engine itself sums them up."""
+    with contextlib.closing(server.connect(dbname)) as session, session.cursor() as cursor:
+        cursor.execute("SET search_path = pg_catalog")
+        cursor.execute(content.SETTINGS)
+        tables = content.read_tables(cursor)
+        sums = content.read_rows(cursor, tables, SEED, session.server_version)
+        return {
+            "rows": {table.identity: sums[table.oid] for table in tables},
+            "sequences": content.read_sequences(cursor),
+            "large_objects": content.read_large_objects(cursor, SEED),
+            "schema": sorted(catalog.schema_text(cursor).splitlines()),
+        }
 
 
 def _shortened(name: str) -> str:
