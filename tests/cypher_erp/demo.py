@@ -1,10 +1,11 @@
 # Copyright (c) 2026, the cypher.rollback authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What "make demo" shows: Cypher ERP on a server of its own, at release 0003, previewed and rolled back to 0002.
+"""What "make demo" shows: Cypher ERP on a server of its own, at release 0003, previewed and rolled back to 0002; then
+migrated again by somebody who ruins the prices, and brought back from the backup before that.
 
-The playbook and the inventory are those of the checkout. Reports and backups stay in .cache/demo; everything else is
-gone at the end, also after Ctrl-C. Exit code 0 only when the rollback did what it should.
+The playbooks and the inventory are those of the checkout. Reports and backups stay in .cache/demo; everything else is
+gone at the end, also after Ctrl-C. Exit code 0 only when both runbooks did what they should.
 """
 
 from __future__ import annotations
@@ -37,7 +38,13 @@ CYPHER_ERP = REPOSITORY / "tests" / "cypher_erp"
 DATABASE = "cypher_erp"
 ORDERS = 1000
 
-PLAYBOOK = ("-i", "inventories/demo/hosts.yml", "playbooks/rollback.yml", "-e", "version=0003")
+INVENTORY = ("-i", "inventories/demo/hosts.yml")
+ROLLBACK = ("playbooks/rollback.yml", "-e", "version=0003")
+BACKUP = ("playbooks/backup.yml", "-e", "version=0003")
+EMERGENCY = ("playbooks/emergency_rollback.yml", "-e", "confirm=yes")
+
+#: Somebody forgot which products.
+BACKFILL = "UPDATE b2b.products SET list_price = 0"
 
 #: What of the preview's summary is shown here, by the first words of a paragraph; its file holds all of it.
 SHOWN = ("WOULD BE LOST", "ROWS", "SKIPPED", "LEFT OVER", "WARNINGS", "Check mode")
@@ -53,6 +60,16 @@ STAGES = {
     "restart": "starts the shop",
     "smoke_test": "asks the shop for its health over HTTP, and reads the catalogue",
     "notify": "writes the report",
+}
+
+#: What some stages do otherwise when a backup is restored.
+EMERGENCY_STAGES = {
+    "restore_plan": "chooses the newest valid backup, and checks what can be known before anything is stopped",
+    "confirm": "would ask for a yes; -e confirm=yes answers beforehand",
+    "stop": "stops the shop, so that nobody writes what would be lost",
+    "restore": "restores the backup into a new database, and compares every table with the manifest",
+    "swap": "exchanges the two databases by two renames in one transaction",
+    "previous_code": "checks out release v0002, which fits the backup",
 }
 
 _STAGE_BEGINS = re.compile(r"TASK \[cypher\.rollback\.(\w+) : Begin the stage\]")
@@ -178,12 +195,12 @@ class Demo:
         return int(self.server.execute(f"SELECT count(*) FROM {table}", DATABASE)[0][0])
 
     def play(self, log: str, *arguments: str) -> Iterator[str]:
-        """Run the playbook, and yield its output line by line; all of it also goes to a file.
+        """Run a playbook, and yield its output line by line; all of it also goes to a file.
 
         :raises DemoError: where its exit code is not 0.
         """
         path = self.kept / log
-        command = [str(Path(sys.executable).with_name("ansible-playbook")), *PLAYBOOK, *arguments]
+        command = [str(Path(sys.executable).with_name("ansible-playbook")), *INVENTORY, *arguments]
         # In a session of its own: Ctrl-C reaches the demo alone, which then ends the play before anything else.
         with (
             subprocess.Popen(
@@ -221,7 +238,7 @@ class Demo:
     def preview(self) -> None:
         """Show what would be lost, and see that nothing was."""
         before = (self.rows("b2b.orders"), self.pid_file.read_text(encoding="ascii"))
-        output = "\n".join(self.play("preview.log", "--check", "--diff"))
+        output = "\n".join(self.play("preview.log", *ROLLBACK, "--check", "--diff"))
         # What Ansible says about the task comes right behind the summary.
         summary = re.sub(r"(?m)^ok: .*", "", output)
         shown = [paragraph.rstrip() for paragraph in summary.split("\n\n") if paragraph.startswith(SHOWN)]
@@ -230,17 +247,24 @@ class Demo:
         check(before == after and self.health()["http"] == 200, "nothing changed: same orders, same process, healthy")
         check(not (self.kept / "backups").exists(), "no backup, no report: a preview leaves nothing")
 
-    def roll_back(self) -> None:
-        """Run the runbook, a line a stage as it comes."""
-        began = 0.0
+    def run(self, log: str, *arguments: str, **stages: str) -> None:
+        """Run a runbook, a line a stage as it comes.
+
+        :param stages: what those do otherwise than in a rollback.
+        """
+        began, stage = 0.0, ""
         try:
-            for line in self.play("rollback.log"):
+            for line in self.play(log, *arguments):
                 found = _STAGE_BEGINS.match(line)
-                if found:
+                stage = found[1] if found else stage
+                # A stage that is left out has its title, too.
+                if stage and line.startswith(("ok:", "changed:")):
                     now = time.monotonic()
                     print(f"{now - began:6.1f} s\n" if began else "", end="")
-                    print(f"   {found[1]:<14} {self.purpose(found[1]):<86}", end="", flush=True)
-                    began = now
+                    print(f"   {stage:<14} {stages.get(stage) or self.purpose(stage):<86}", end="", flush=True)
+                    began, stage = now, ""
+                elif line.startswith("skipping:"):
+                    stage = ""
         finally:
             print(f"{time.monotonic() - began:6.1f} s" if began else "")
 
@@ -266,6 +290,64 @@ class Demo:
             f"\nThe shop was down for {down:.1f} s. What went: {report['effect']['rows_lost']:,} rows, all in the backup."
         )
         say(f"\nreport      {reports[0]}\nbackup      {report['backup']['path']}")
+
+    def back_up(self) -> None:
+        """Take the backup that a deployment takes before it migrates."""
+        for _line in self.play("backup.log", *BACKUP):
+            pass
+        report = self.last_report()
+        backup = report["backup"]
+        check(report["outcome"] == "backed_up" and backup["verified"], f"outcome: {report['outcome']}, read back")
+        say(f"   {backup['id']}, {backup['bytes']:,} bytes, {len(backup['tables'])} tables counted and hashed")
+
+    def deploy(self, release: str) -> None:
+        """The code of a release."""
+        if self.with_git:
+            self.git("checkout", "--quiet", f"v{release}")
+        else:
+            self.write_release(release)
+
+    def migrate_badly(self) -> None:
+        """Migrate once more, with a backfill that leaves nothing of the prices, and start the shop on it."""
+        with contextlib.closing(self.server.connect(DATABASE)) as connection:
+            migrate.apply(connection, first="0003", upto="0003", folder=self.project / "migrations")
+        self.server.execute(BACKFILL, DATABASE)
+        appctl = str(self.project / "appctl")
+        self.run_quietly([appctl, "stop", "--pid-file", str(self.pid_file)])
+        self.run_quietly([appctl, "start", "--pid-file", str(self.pid_file), "--log", str(self.log)])
+        say(f"{BACKFILL};")
+        check(self.health().get("release") == "0003", "the shop runs as release 0003")
+        check(
+            self.free_products() == self.rows("b2b.products"), "every product costs 0.00 now, and no DOWN knows better"
+        )
+
+    def free_products(self) -> int:
+        """Products without a price."""
+        return int(self.server.execute("SELECT count(*) FROM b2b.products WHERE list_price = 0", DATABASE)[0][0])
+
+    def prices(self) -> str:
+        """All prices as one sum."""
+        query = "SELECT md5(string_agg(sku || list_price, ',' ORDER BY sku)) FROM b2b.products"
+        return str(self.server.execute(query, DATABASE)[0][0])
+
+    def last_report(self) -> dict[str, t.Any]:
+        """The report of the newest run."""
+        report: dict[str, t.Any] = json.loads(self.reports()[-1].read_text(encoding="utf-8"))
+        return report
+
+    def prove_restored(self, prices: str) -> None:
+        """See for ourselves that the database is the one from before the migration, and the ruined one is kept."""
+        report = self.last_report()
+        check(report["outcome"] == "restored", f"outcome: {report['outcome']}")
+        check(self.prices() == prices, "every price is what it was when the backup was taken")
+        check(self.rows("b2b.orders") is None, "b2b.orders is gone again: the backup is from before its migration")
+        health = self.health()
+        check((health["http"], health.get("release")) == (200, "0002"), "the shop is healthy, as release 0002")
+        kept = report["swap"]["kept"]
+        names = [name for (name,) in self.server.execute("SELECT datname FROM pg_database", DATABASE)]
+        check(kept in names, f"the ruined database is kept as {kept}")
+        say(f"\nThe shop was down for {report['downtime_seconds']:.1f} s.\n{report['restore']['window']['text']}")
+        say(f"\nreport      {self.reports()[-1]}\nbackup      {report['backup']['path']}")
 
 
 def end_process(process: subprocess.Popen[str]) -> None:
@@ -342,24 +424,46 @@ def show(kept: Path) -> None:
         check(demo.health()["http"] == 200, f"the shop is healthy, as release 0003, at http://127.0.0.1:{demo.port}/")
 
         title("2. The preview: the DOWN is run on the real database, looked at, and undone")
-        say(f"$ {command_line('--check', '--diff')}")
+        say(f"$ {command_line(*ROLLBACK, '--check', '--diff')}")
         demo.preview()
 
         title("3. The rollback: orders go, and the shop runs as release 0002")
-        say(f"$ {command_line()}")
+        say(f"$ {command_line(*ROLLBACK)}")
         if not demo.with_git:
             demo.write_release("0002")
             say("git is not installed here: the code of 0002 was put in place beforehand, not by the runbook.")
-        demo.roll_back()
+        demo.run("rollback.log", *ROLLBACK)
 
         title("4. Looked at from outside")
         demo.prove(products)
+        show_the_emergency(demo)
         say(f"all output  {kept}")
+
+
+def show_the_emergency(demo: Demo) -> None:
+    """The second act: what a backup before a migration is good for."""
+    prices = demo.prices()
+    title("5. Before the next migration: a backup that is proven")
+    say(f"$ {command_line(*BACKUP)}")
+    demo.deploy("0003")
+    demo.back_up()
+
+    title("6. The migration, with a backfill that forgets its WHERE")
+    demo.migrate_badly()
+
+    title("7. The emergency runbook: back to the backup, beside the live database and then in its place")
+    say(f"$ {command_line(*EMERGENCY)}")
+    if not demo.with_git:
+        demo.write_release("0002")
+    demo.run("emergency.log", *EMERGENCY, **EMERGENCY_STAGES)
+
+    title("8. Looked at from outside")
+    demo.prove_restored(prices)
 
 
 def command_line(*arguments: str) -> str:
     """The command as a person types it."""
-    return shlex.join([".venv/bin/ansible-playbook", *PLAYBOOK, *arguments])
+    return shlex.join([".venv/bin/ansible-playbook", *INVENTORY, *arguments])
 
 
 def main() -> int:

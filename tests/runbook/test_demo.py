@@ -58,7 +58,11 @@ def test_the_demo_ends_well_and_leaves_nothing_running(demo: tuple[subprocess.Po
     assert "b2b.orders is gone" in output
     assert "as release 0002" in output
     kept = Path(output.split("all output")[1].split()[0])
-    assert {"preview.log", "rollback.log", "shop.log", "backups"} <= {item.name for item in kept.iterdir()}
+    assert "every product costs 0.00 now" in output
+    assert "every price is what it was" in output
+    assert "the ruined database is kept as cypher_erp_replaced_" in output
+    logs = {"preview.log", "rollback.log", "backup.log", "emergency.log", "shop.log"}
+    assert {*logs, "backups"} <= {item.name for item in kept.iterdir()}
     assert wait_until(lambda: not processes_with(mark), 10)
 
 
