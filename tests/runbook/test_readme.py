@@ -5,12 +5,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import re
+import select
 import shutil
 import subprocess
 import sys
+import time
 import typing as t
 from pathlib import Path
 
@@ -19,7 +23,7 @@ import yaml
 from ansible_collections.cypher.rollback.plugins.module_utils.outcome import RULES
 
 from tests.runbook.test_artifact import DEPENDENCIES, collections_folder
-from tests.support.runbook import REPOSITORY, Application, Project, Run
+from tests.support.runbook import LIMIT_SECONDS, REPOSITORY, Application, Project, Run
 from tests.support.settings_table import README, settings, with_table
 
 if t.TYPE_CHECKING:
@@ -36,6 +40,31 @@ def shell(block: str, folder: Path, environment: dict[str, str]) -> subprocess.C
     return subprocess.run(
         ["sh", "-e"], input=block, cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
+
+
+def at_terminal(block: str, folder: Path, environment: dict[str, str], answer: str) -> tuple[int, str]:
+    """Run a block in a terminal of its own, in which somebody answers once asked; exit code and output."""
+    terminal, its_end = pty.openpty()
+    # A session of its own whose terminal this is: whoever is not in the foreground of one is not asked.
+    command = ["setsid", "--ctty", "--wait", "sh", "-e", "-c", block]
+    with subprocess.Popen(
+        command, cwd=folder, env=environment, stdin=its_end, stdout=its_end, stderr=its_end
+    ) as process:
+        os.close(its_end)
+        output, asked, deadline = b"", False, time.monotonic() + LIMIT_SECONDS
+        with contextlib.suppress(OSError):  # the other end is closed
+            while time.monotonic() < deadline:
+                if select.select([terminal], [], [], 0.5)[0]:
+                    output += os.read(terminal, 65536)
+                    continue
+                # What is typed before the question is read is thrown away, so it is typed until the run goes on.
+                _before, question, after = output.partition(b"Are you sure? (yes/no)")
+                asked = bool(question)
+                if asked and b"TASK [" not in after:
+                    os.write(terminal, f"{answer}\r".encode())
+        os.close(terminal)
+    assert asked, output.decode(errors="replace")
+    return process.returncode, output.decode(errors="replace")
 
 
 class Reader:
@@ -55,16 +84,27 @@ class Reader:
         inventory = yaml.safe_load(block)
         assert set(inventory["all"]["vars"]) <= set(settings())
         inventory["all"]["vars"] |= self.project.settings
-        (self.folder / "shop").mkdir()
+        (self.folder / "shop").mkdir(exist_ok=True)
         (self.folder / "shop" / "hosts.yml").write_text(yaml.safe_dump(inventory), encoding="utf-8")
 
-    def follow(self, name: str) -> Run:
-        """Run a block of README.md."""
+    def follow(self, name: str, answer: str = "") -> Run:
+        """Run a block of README.md, and answer the question that it asks."""
         before = set(self.project.run_folders())
-        done = shell(RUN_BLOCKS[name], self.folder, self.project.environment())
+        environment = self.project.environment()
+        if answer:
+            code, output = at_terminal(RUN_BLOCKS[name], self.folder, environment, answer)
+        else:
+            done = shell(RUN_BLOCKS[name], self.folder, environment)
+            code, output = done.returncode, done.stdout + done.stderr
         new = [folder for folder in self.project.run_folders() if folder not in before]
         report = json.loads((new[0] / "report.json").read_text(encoding="utf-8")) if new else None
-        return Run(done.returncode, done.stdout + done.stderr, report, new[0] if new else self.folder)
+        return Run(code, output, report, new[0] if new else self.folder)
+
+    def succeed(self, name: str, outcome: str, answer: str = "") -> Run:
+        """The same, where it ends well and says how."""
+        run = self.follow(name, answer)
+        assert (run.returncode, run.outcome) == (0, outcome), run.output
+        return run
 
 
 def test_the_commands_do_what_they_are_there_for(tmp_path: Path, database: Database) -> None:
@@ -96,6 +136,118 @@ def test_the_commands_do_what_they_are_there_for(tmp_path: Path, database: Datab
         assert application.health() == 200
 
 
+@pytest.fixture
+def with_backups(tmp_path: Path, database: Database) -> t.Iterator[tuple[Reader, Application]]:
+    """Somebody with a database at 0003 and a shop on it; what is kept beside it goes at the end."""
+    project = Project(tmp_path / "own", database)
+    project.migrate("0003")
+    with Application(project, "0003") as application:
+        yield Reader(tmp_path, project), application
+    for name in beside(project):
+        database.server.drop_database(name)
+
+
+def beside(project: Project) -> set[str]:
+    """Databases whose names begin with that of the live one."""
+    rows = project.database.server.execute("SELECT datname FROM pg_database")
+    live = project.database.name
+    return {name for (name,) in rows if name.startswith(live) and name != live}
+
+
+def content(project: Project) -> str:
+    """What :meth:`Project.dump` says, however the server spells the cast of a list: it does so otherwise after a restore."""
+    whole = re.sub(r"\(ARRAY\[([^\]]*)\]\)::text\[\]", r"ARRAY[\1]", project.dump())
+    return re.sub(r"\(('(?:[^']|'')*'::character varying)\)::text", r"\1", whole)
+
+
+def test_backups_and_the_emergency_are_as_described(with_backups: tuple[Reader, Application]) -> None:
+    reader, application = with_backups
+    project = reader.project
+    before = content(project)
+    reader.succeed("backup", "backed_up")
+    (backup,) = project.published()
+    assert backup.name.startswith("backup_before_migration_0007_")
+    assert {"manifest.json", "dump", "globals.sql", "schema.txt"} <= {item.name for item in backup.iterdir()}
+    for name in ("backups", "proof"):
+        listed = reader.follow(name)
+        assert listed.returncode == 0, listed.output
+        assert re.search(rf"{backup.name} .* yes\b", listed.output), listed.output
+    assert beside(project) == set()
+
+    project.database.execute("UPDATE b2b.products SET list_price = 0; DROP TABLE b2b.carts CASCADE")
+    damaged = content(project)
+    preview = reader.follow("emergency_preview")
+    assert preview.returncode == 0, preview.output
+    assert backup.name in preview.output
+    assert (preview.report, content(project), beside(project)) == (None, damaged, set())
+    restored = reader.succeed("emergency", "restored", answer="yes")
+    assert content(project) == before
+    (kept,) = beside(project)
+    assert kept.startswith(f"{project.database.name}_replaced_")
+    assert kept in restored.message
+    assert application.health() == 200
+    # Without the carts the shop of this release is not healthy, which is what swapping back is to find out.
+    application.release_file.write_text("0002\n", encoding="utf-8")
+    reader.succeed("swap_back", "restored")
+    assert content(project) == damaged
+
+
+def test_old_backups_are_removed_as_described(with_backups: tuple[Reader, Application]) -> None:
+    reader, _application = with_backups
+    project = reader.project
+    for _time in range(2):
+        reader.succeed("backup", "backed_up")
+    newest = project.published()[-1]
+    project.settings["rollback_backup_keep"] = 1
+    reader.write_inventory()
+    expired = reader.follow("expire")
+    assert expired.returncode == 0, expired.output
+    assert project.published() == [newest]
+
+
+def test_tables_are_put_back_as_described(with_backups: tuple[Reader, Application]) -> None:
+    reader, application = with_backups
+    project = reader.project
+    reader.succeed("backup", "backed_up")
+    before = rows_of(project, "b2b.orders", "b2b.order_items")
+    project.database.execute(
+        "UPDATE b2b.orders SET notes = 'damaged'; DELETE FROM b2b.order_items; UPDATE b2b.products SET name = name || '!'"
+    )
+    others = rows_of(project, "b2b.products")
+    run = reader.succeed("tables", "restored")
+    assert rows_of(project, "b2b.orders", "b2b.order_items") == before
+    assert rows_of(project, "b2b.products") == others
+    assert run.report is not None
+    tables = {table["identity"]: table for table in run.report["restore"]["put_back"]["tables"]}
+    assert tables["b2b.orders"]["changed"] == 50
+    assert tables["b2b.order_items"]["missing"] == 150
+    assert len(project.published()) == 2
+    assert beside(project) == set()
+    assert application.health() == 200
+
+
+def rows_of(project: Project, *tables: str) -> list[t.Any]:
+    """All rows of these tables as text."""
+    return [
+        project.database.server.execute(f"SELECT o::text FROM {table} AS o ORDER BY 1", project.database.name)
+        for table in tables
+    ]
+
+
+def test_a_rollback_is_undone_as_described(with_backups: tuple[Reader, Application]) -> None:
+    reader, application = with_backups
+    project = reader.project
+    before = content(project)
+    application.release_file.write_text("0002\n", encoding="utf-8")
+    reader.succeed("rollback", "rolled_back")
+    assert content(project) != before
+    application.release_file.write_text("0003\n", encoding="utf-8")
+    reader.succeed("undo", "restored")
+    assert content(project) == before
+    assert len(beside(project)) == 1
+    assert application.health() == 200
+
+
 def test_the_collection_is_installed_as_described(tmp_path: Path) -> None:
     checkout = tmp_path / "checkout"
     hidden = shutil.ignore_patterns(".*", "__pycache__", "*.tar.gz")
@@ -121,7 +273,7 @@ def test_the_collection_is_installed_as_described(tmp_path: Path) -> None:
 
 def test_no_command_is_left_out() -> None:
     blocks = re.findall(r"(<!-- run: \w+ -->\n)?```bash\n(.*?)```", TEXT, re.DOTALL)
-    assert len(RUN_BLOCKS) == 6
+    assert len(RUN_BLOCKS) == 15
     others = {line for mark, block in blocks if not mark for line in block.splitlines()}
     assert others == OTHER_COMMANDS
     makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
