@@ -139,6 +139,8 @@ def take_backup(request: BackupRequest) -> Backup:
             except BaseException:
                 provider.discard(request, manifest)
                 raise
+        # The pg_dump of a run that was killed goes on for a while and holds its folder; by now it is over, too.
+        remove_leftovers(request.backup_dir)
     return _published(request, manifest, now, started, seconds)
 
 
