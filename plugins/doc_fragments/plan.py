@@ -84,6 +84,25 @@ options:
       - How playbooks of the collection are started, for messages that name one.
     type: str
     default: ansible-playbook cypher.rollback
+  schema_backup_dir:
+    description:
+      - Folder of the backups. Where it has a valid C(before_migration) backup of the oldest migration of the plan, made of
+        this database before that migration was applied, the schema after the DOWN is compared with the one recorded there,
+        inside the transaction. Empty, or without such a backup, nothing is compared.
+      - Of the backup only its manifest and its C(schema.txt) are read, and proven by signature and checksum.
+    type: path
+  backup_key:
+    description:
+      - Key that signs the manifests of backups. With it, only a backup that has its signature counts.
+    type: str
+    default: ""
+  schema_drift:
+    description:
+      - What a difference from that schema means. V(warn), the differences are named, and the rollback goes on.
+        V(refuse), nothing is committed.
+    type: str
+    default: warn
+    choices: [warn, refuse]
 requirements:
   - pglast >= 7 on the host that runs the module
 """

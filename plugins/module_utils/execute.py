@@ -11,14 +11,15 @@ import time
 import typing as t
 
 from .catalog import snapshot
-from .checks import failed_checks, invalid_objects, prove_plan
+from .checks import INFORMATION, failed_checks, invalid_objects, prove_plan
 from .commit import settle
 from .connection import connect
 from .effect import prove_effect
 from .errors import FailedUnchanged, NeedsAttention, Refused, RollbackError
 from .names import KNOWN_TYPES, Names
 from .rows import count_rows, own_row_changes, rows_touched, sequences_advanced
-from .server import sessions
+from .schema_drift import compare_schema, drift_check, drift_facts, drift_warning
+from .server import sessions, strong_locks
 from .sql import parse_script
 from .watch import Watch
 
@@ -39,6 +40,7 @@ if t.TYPE_CHECKING:
     from .ledger import Ledger
     from .names import Resolution
     from .plan import Plan
+    from .schema_drift import RecordedSchema
     from .sql import Statement
 
 #: First half of the advisory lock's key pair, "roll" in ASCII; the second is the database's oid.
@@ -90,6 +92,7 @@ class Execution:
 
     :param committed: ``False`` for a preview.
     :param xid: the transaction, for ``pg_xact_status``.
+    :param schema_drift: every difference from the schema before the oldest migration; ``None``: there was none to compare with.
     """
 
     committed: bool
@@ -101,11 +104,15 @@ class Execution:
     sessions: tuple[dict[str, t.Any], ...]
     seconds: float
     warnings: tuple[str, ...] = ()
+    schema_drift: Mapping[str, t.Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Order:
-    """All that one execution needs to know."""
+    """All that one execution needs to know.
+
+    :param schema: what the schema has to be afterwards; ``None``: not known.
+    """
 
     settings: ConnectionSettings
     plan: Plan
@@ -116,6 +123,7 @@ class Order:
     run_id: str = ""
     preview: bool = False
     accept_left_over: bool = False
+    schema: RecordedSchema | None = None
 
 
 def execute_plan(order: Order, ledger_of: t.Callable[[t.Any, Names], Ledger]) -> Execution:
@@ -155,6 +163,8 @@ class Transaction:
         self._at: tuple[str, Statement] | None = None
         self._doing = "before the first statement"
         self._limits = _OWN_LIMITS
+        self._drift: dict[str, t.Any] | None = None
+        self._warnings: list[str] = []
 
     def run(self) -> Execution:
         """Everything between BEGIN and COMMIT or ROLLBACK."""
@@ -182,14 +192,14 @@ class Transaction:
         in_the_way = tuple(sessions(cursor))
         self._run_scripts(cursor)
         effect, checks = self._prove(cursor, resolved, before, rows)
-        locks = _locks(cursor, before)
+        locks = strong_locks(cursor, before)
         self._forget(cursor, ledger)
         effect = _with_touched(effect, rows_touched(cursor, before))
-        warnings = tuple(_traces(cursor)) if order.preview else ()
+        self._warnings.extend(_traces(cursor) if order.preview else ())
         self._end(cursor, xid)
         return Execution(
             not order.preview, "" if order.preview else xid, effect, checks, tuple(self._timed), locks, in_the_way,
-            time.monotonic() - started, warnings,
+            time.monotonic() - started, tuple(self._warnings), self._drift,
         )  # fmt: skip
 
     def _refuse_moved_on(self, ledger: Ledger) -> None:
@@ -277,7 +287,9 @@ class Transaction:
             wanted=self._order.checks,
             accept_left_over=self._order.accept_left_over,
         )
+        checks = (*checks, *self._compare_schema(after))
         details = {"effect": effect.to_dict(), "checks": [dataclasses.asdict(check) for check in checks]}
+        details |= {"schema_drift": self._drift} if self._drift else {}
         self._refuse_too_many_rows(effect, details)
         failed = failed_checks(checks)
         if failed:
@@ -286,6 +298,17 @@ class Transaction:
                 **details,
             )
         return dataclasses.replace(effect, invalid=tuple(item.identity for item in invalid_objects(cursor))), checks
+
+    def _compare_schema(self, after: Catalog) -> t.Iterator[Check]:
+        recorded = self._order.schema
+        if recorded is None:
+            return
+        drift = compare_schema(recorded, after)
+        self._drift = drift_facts(recorded, drift)
+        check = drift_check(recorded, drift)
+        if check.status == INFORMATION:
+            self._warnings.append(drift_warning(recorded, drift))
+        yield check
 
     def _refuse_too_many_rows(self, effect: Effect, details: dict[str, t.Any]) -> None:
         limit = self._order.limits.max_rows_lost
@@ -468,24 +491,3 @@ def _traces(cursor: Cursor) -> t.Iterator[str]:
             f"The DOWN takes values from {', '.join(advanced)}, and PostgreSQL does not take those back: after this preview they go on "
             "from a later value."
         )
-
-
-#: They let nobody read, or nobody write, while they last.
-_STRONG_LOCKS = ("ShareLock", "ShareRowExclusiveLock", "ExclusiveLock", "AccessExclusiveLock")
-
-
-def _locks(cursor: Cursor, before: Catalog) -> tuple[dict[str, str], ...]:
-    """Locks of the transaction that keep others out of tables and views which were there before."""
-    cursor.execute(
-        "SELECT l.relation::pg_catalog.int8, l.mode FROM pg_catalog.pg_locks l WHERE l.pid = pg_catalog.pg_backend_pid() "
-        "AND l.locktype = 'relation' AND l.granted AND l.mode = ANY(%s)",
-        (list(_STRONG_LOCKS),),
-    )
-    strongest: dict[str, str] = {}
-    for oid, mode in cursor.fetchall():
-        item = before.get(("pg_class", oid))
-        if item is None or item.kind is None or item.kind not in "rpvmf":
-            continue
-        known = strongest.get(item.identity, mode)
-        strongest[item.identity] = max(known, mode, key=_STRONG_LOCKS.index)
-    return tuple({"relation": relation, "mode": mode} for relation, mode in sorted(strongest.items()))

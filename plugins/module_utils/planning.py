@@ -21,6 +21,7 @@ from .names import Names
 from .plan import Plan, Wanted, make_plan
 from .privileges import refuse_missing
 from .rows import count_rows
+from .schema_drift import NO_COMPARISON, DriftOptions, drift_argument_spec, drift_options, recorded_schema
 from .server import inspect_target, sessions
 from .watch import Watch
 
@@ -32,6 +33,7 @@ if t.TYPE_CHECKING:
     from .ledger import Ledger
     from .migrations import Migration
     from .names import Resolution
+    from .schema_drift import RecordedSchema
     from .server import Target
 
 #: They take from a role what would keep it from being dropped.
@@ -46,6 +48,7 @@ class PlanRequest:
     :param left_over: ``refuse`` or ``accept`` objects of the same name in other schemas.
     :param run_dir: folder of the runs, whose reports say what was rolled back before; empty, not asked.
     :param system_identifier: of the cluster that is meant; empty, any.
+    :param drift: where the schema before a migration is recorded, and what a difference means.
     """
 
     settings: ConnectionSettings
@@ -58,17 +61,22 @@ class PlanRequest:
     left_over: str = "refuse"
     system_identifier: str = ""
     run_dir: str = ""
+    drift: DriftOptions = NO_COMPARISON
 
 
 @dataclasses.dataclass(frozen=True)
 class Planned:
-    """A plan with what was learned about its target."""
+    """A plan with what was learned about its target.
+
+    :param schema: of before the oldest migration of the plan; ``None``: no backup has it.
+    """
 
     target: Target
     plan: Plan
     warnings: tuple[str, ...] = ()
     sessions: tuple[dict[str, t.Any], ...] = ()
     rows_estimate: int = 0
+    schema: RecordedSchema | None = None
 
 
 def plan_argument_spec() -> dict[str, dict[str, t.Any]]:
@@ -88,6 +96,7 @@ def plan_argument_spec() -> dict[str, dict[str, t.Any]]:
         "max_rows_lost": {"type": "raw"},
         "system_identifier": {"type": "str", "default": ""},
         "command": {"type": "str", "default": "ansible-playbook cypher.rollback"},
+        **drift_argument_spec(),
     }
 
 
@@ -102,6 +111,7 @@ def plan_request(params: Mapping[str, t.Any]) -> PlanRequest:
     return PlanRequest(
         settings_from(params), folder, params["search_path"], wanted, limits, params["ledger_table"], params["ledger_column"],
         params["left_over"], params["system_identifier"], params.get("run_dir") or "",
+        drift_options(params),
     )  # fmt: skip
 
 
@@ -201,7 +211,9 @@ def _plan(request: PlanRequest, migrations: Sequence[Migration]) -> Planned:
         planned = _look(cursor, request, migrations, target)
     if planned.plan.scripts:
         _refuse_too_many_rows(request, planned.plan, planned.rows_estimate)
-        _rehearse(request, planned.plan, migrations)
+        schema, warnings = recorded_schema(request.drift, planned.target, planned.plan.versions[-1])
+        planned = dataclasses.replace(planned, schema=schema, warnings=(*planned.warnings, *warnings))
+        _rehearse(request, planned, migrations)
     return planned
 
 
@@ -286,17 +298,18 @@ def _refuse_too_many_rows(request: PlanRequest, plan: Plan, rows: int) -> None:
         )
 
 
-def _rehearse(request: PlanRequest, plan: Plan, migrations: Sequence[Migration]) -> None:
+def _rehearse(request: PlanRequest, planned: Planned, migrations: Sequence[Migration]) -> None:
     """What a DOWN that changes data destroys is only known by running it; with a limit set, that is done before the stop."""
-    if request.limits.max_rows_lost is None or all(statement.only_drops for statement in plan.statements):
+    if request.limits.max_rows_lost is None or all(statement.only_drops for statement in planned.plan.statements):
         return
     order = Order(
         request.settings,
-        plan,
+        planned.plan,
         request.search_path,
         request.limits,
         preview=True,
         accept_left_over=request.left_over == "accept",
+        schema=planned.schema,
     )
     try:
         execute_plan(order, ledger_maker(request, migrations))

@@ -79,6 +79,7 @@ def _parts(run: Facts) -> dict[str, t.Any]:
         "swap": _swap(run),
         "effect": {**_EMPTY_EFFECT, **(facts(rollback, "effect") or facts(details, "effect"))},
         "verification": {**_EMPTY_VERIFICATION, **verification_of(run)},
+        "schema_drift": facts(rollback, "schema_drift") or facts(details, "schema_drift") or None,
         "statements": rollback.get("statements") or [],
         "locks": rollback.get("locks") or [],
         "sessions": rollback.get("sessions") or plan.get("sessions") or [],

@@ -18,7 +18,7 @@ from .errors import Refused
 
 if t.TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from .server import Target
 
@@ -80,6 +80,7 @@ def choose(
     version: str = "",
     key: str = "",
     means: levels.Means | None = None,
+    prove: Callable[[Entry], Entry] | None = None,
 ) -> Choice:
     """The named backup, or the newest valid one of this database. What is chosen has passed the level ``checksum``.
 
@@ -87,6 +88,7 @@ def choose(
     :param kinds: kinds that come into question; one that was named may be of any.
     :param version: only backups before this migration; empty, before any.
     :param means: the server, to see whether the database of a clone is still there.
+    :param prove: what a backup that was not named has to pass instead of the level ``checksum``; gives it with ``valid``.
     :raises NoValidBackup: with the reason of each that was passed over.
     :raises CatalogRefused: the folder cannot be relied on, or there is no backup of that name.
     """
@@ -99,7 +101,7 @@ def choose(
     for entry in entries:
         if entry.id in passed:
             continue
-        proven = inspect(entry.path, key, levels.CHECKSUM, means)
+        proven = prove(entry) if prove else inspect(entry.path, key, levels.CHECKSUM, means)
         if proven.valid:
             asked = [(other, why) for other, why in skipped if wanted.is_asked(other, proven)]
             return Choice(proven, tuple(Skipped(other.id, why) for other, why in asked), wanted.gap(proven, asked))

@@ -13,7 +13,7 @@ from .errors import Refused
 if t.TYPE_CHECKING:
     import psycopg2.extensions
 
-    from .catalog import Cursor
+    from .catalog import Catalog, Cursor
     from .connection import ConnectionSettings
 
 OLDEST_MAJOR = 13
@@ -131,3 +131,24 @@ def describe_session(session: dict[str, t.Any]) -> str:
         f"pid {session['pid']}, user {session['user'] or '-'}, application {session['application'] or '-'}, client {session['client']}, "
         f"{session['state'] or 'state not shown to this role'} since {session['since'] or '(not shown)'}, query: {query}"
     )
+
+
+#: They let nobody read, or nobody write, while they last.
+_STRONG_LOCKS = ("ShareLock", "ShareRowExclusiveLock", "ExclusiveLock", "AccessExclusiveLock")
+
+
+def strong_locks(cursor: Cursor, before: Catalog) -> tuple[dict[str, str], ...]:
+    """Locks of the transaction that keep others out of tables and views which were there before."""
+    cursor.execute(
+        "SELECT l.relation::pg_catalog.int8, l.mode FROM pg_catalog.pg_locks l WHERE l.pid = pg_catalog.pg_backend_pid() "
+        "AND l.locktype = 'relation' AND l.granted AND l.mode = ANY(%s)",
+        (list(_STRONG_LOCKS),),
+    )
+    strongest: dict[str, str] = {}
+    for oid, mode in cursor.fetchall():
+        item = before.get(("pg_class", oid))
+        if item is None or item.kind is None or item.kind not in "rpvmf":
+            continue
+        known = strongest.get(item.identity, mode)
+        strongest[item.identity] = max(known, mode, key=_STRONG_LOCKS.index)
+    return tuple({"relation": relation, "mode": mode} for relation, mode in sorted(strongest.items()))

@@ -107,6 +107,14 @@ seconds:
   returned: success
   type: float
   sample: 0.08
+schema_drift:
+  description:
+    - The backup whose schema was compared with, and all that is missing, extra or defined in another way.
+    - Empty where there was none to compare with.
+  returned: success
+  type: dict
+  sample: {"backup": "backup_before_migration_0003_20260101_020000", "version": "0003", "created_at": "2026-01-01T02:00:00.000Z",
+    "missing": [], "extra": ["table column b2b.carts.note"], "different": []}
 """
 
 import dataclasses
@@ -147,6 +155,7 @@ def run(params, preview):
         run_id=params["run_id"],
         preview=preview,
         accept_left_over=request.left_over == "accept",
+        schema=planned.schema,
     )
     return execute.execute_plan(order, planning.ledger_maker(request, migrations)), planned
 
@@ -166,6 +175,7 @@ def result_of(done, planned):
         "locks": list(done.locks),
         "sessions": list(done.sessions),
         "seconds": round(done.seconds, 3),
+        "schema_drift": done.schema_drift,
         "diff": diff_of(effect),
     }
 

@@ -36,6 +36,22 @@ options:
     description:
       - Also check that a backup can be made there. Empty, this is not checked.
     type: path
+  provider:
+    description:
+      - How that backup will be made. V(clone) needs more, such as the right to create databases and room on the server. That
+        somebody is connected is a warning only, because the application is stopped first.
+    type: str
+    default: dump
+    choices: [dump, clone]
+  maintenance_db:
+    description:
+      - Database of the same server to be connected to while a clone is made.
+    type: str
+    default: postgres
+  server_free_bytes:
+    description:
+      - Bytes that the server's file system has free, where this host cannot see it. For V(clone) alone.
+    type: int
   bin_dir:
     description:
       - Folder of pg_dump. Empty, the newest installed of the server's major version.
@@ -102,6 +118,11 @@ database_bytes:
   returned: success
   type: int
   sample: 104857600
+schema_backup:
+  description: The backup with whose schema the database is compared after the DOWN. Empty, there is none.
+  returned: success
+  type: str
+  sample: backup_before_migration_0003_20260101_020000
 warnings:
   description: What to know and what does not prevent the rollback.
   returned: success
@@ -112,7 +133,14 @@ warnings:
 import os
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.cypher.rollback.plugins.module_utils import connection, errors, planning, readiness, sql
+from ansible_collections.cypher.rollback.plugins.module_utils import (
+    backup,
+    connection,
+    errors,
+    planning,
+    readiness,
+    sql,
+)
 
 
 def check_run_dir(run_dir):
@@ -137,8 +165,11 @@ def check_backup(params, version):
         version=version,
         bin_dir=params["bin_dir"],
         require_patched=params["require_patched"],
+        provider=params["provider"],
+        maintenance_db=params["maintenance_db"],
+        server_free_bytes=params["server_free_bytes"],
     )
-    ready = readiness.check_ready(request)
+    ready = backup.check_ready(request)
     return ready.database_bytes, list(ready.warnings)
 
 
@@ -160,6 +191,7 @@ def plan(params, check_mode):
         "sessions": list(planned.sessions),
         "rows_estimate": planned.rows_estimate,
         "database_bytes": database_bytes,
+        "schema_backup": planned.schema.backup if planned.schema else "",
         "plan_warnings": warnings,
     }
 
@@ -170,6 +202,9 @@ def main(make_module=AnsibleModule):
         **connection.login_argument_spec(),
         **planning.plan_argument_spec(),
         "backup_dir": {"type": "path"},
+        "provider": {"type": "str", "default": "dump", "choices": list(backup.PROVIDERS)},
+        "maintenance_db": {"type": "str", "default": "postgres"},
+        "server_free_bytes": {"type": "int"},
         "bin_dir": {"type": "str", "default": ""},
         "require_patched": {"type": "bool", "default": False},
         "run_dir": {"type": "path"},

@@ -114,6 +114,7 @@ class Engine:
             run_id,
             preview,
             request.left_over == "accept",
+            planned.schema,
         )
         return execute.execute_plan(order, planning.ledger_maker(request, planning.read_migrations(request)))
 
