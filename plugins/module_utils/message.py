@@ -125,7 +125,7 @@ def _failed_unchanged(run: Facts) -> str:
     return join(
         said,
         f"{capital(unchanged + application)}.",
-        "Put right what the first sentence names, then run the rollback again.",
+        f"Put right what the first sentence names, then run {'it' if kind_of(run) == 'backup' else 'the rollback'} again.",
     )
 
 

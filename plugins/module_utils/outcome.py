@@ -95,7 +95,7 @@ def state_of(run: Facts) -> State:
     return State(
         kind=kind_of(run),
         check_mode=bool(run.get("check_mode")),
-        nothing_to_do=facts(run, "plan_result").get("outcome") == "nothing_to_do",
+        nothing_to_do=plan_of(run).get("outcome") == "nothing_to_do",
         failed_stage=str(failure.get("stage") or "") if failure else None,
         failed_outcome=str(failure.get("outcome") or ""),
         committed=is_committed(run),

@@ -101,6 +101,10 @@ def _state_before(run: Facts) -> str:
     return f"The state before it is in the backup {visible(backup['path'])}." if backup.get("path") else ""
 
 
+def _nothing_to_do(run: Facts) -> str:
+    return join(sentence(plan_of(run).get("message")), "Nothing was stopped, changed or backed up.")
+
+
 def _planned(run: Facts) -> str:
     shown = [visible(line) for line in plan_of(run).get("lines") or []]
     return lines(*shown, "Nothing was stopped, written or sent.", f"To do it: {again_command(run)}")
@@ -172,6 +176,7 @@ def _needs_attention(run: Facts) -> str:
 #: What a restoring run says otherwise than the standard runbook.
 SENTENCES: dict[str, t.Callable[[Facts], str]] = {
     "restored": _restored,
+    "nothing_to_do": _nothing_to_do,
     "planned": _planned,
     "failed_unchanged": _failed_unchanged,
     "needs_attention": _needs_attention,

@@ -124,6 +124,15 @@ class RestoredTable:
         """One clause for the operator."""
         return f"{self.identity} ({self.inserted} inserted, {self.updated} set back, {self.deleted} deleted, {self.extra - self.deleted} kept)"
 
+    def announce(self) -> str:
+        """What a preview found, for whoever is asked whether to go on."""
+        names = ", ".join(self.columns)
+        changed = (
+            f"{self.changed:,} changed ({names}) are set back" if names else f"{self.changed:,} changed are set back"
+        )
+        gone = f", {self.deleted:,} of them go" if self.deleted else ""
+        return f"{self.identity}: {changed}, {self.missing:,} missing come back, {self.extra:,} were added since{gone or ' and stay'}"
+
 
 @dataclasses.dataclass(frozen=True)
 class TablesRestored:

@@ -209,6 +209,12 @@ restore_warnings:
   type: list
   elements: str
   sample: []
+lines:
+  description: What differs, and what becomes of it, one line a table, for whoever is asked whether to go on.
+  returned: success
+  type: list
+  elements: str
+  sample: ["b2b.orders: 50 changed (total) are set back, 0 missing come back, 2 were added since and stay"]
 message:
   description: One sentence that says what was done, or would be.
   returned: success
@@ -267,6 +273,7 @@ def result_of(done):
         "xid": done.xid,
         "restore_warnings": list(done.warnings),
         "message": done.describe(),
+        "lines": [table.announce() for table in done.tables],
         "seconds": round(done.seconds, 3),
         "diff": diff_of(done.tables),
     }

@@ -211,6 +211,9 @@ def at_terminal(project: Project, answer: str, *arguments: str) -> Run:
             if asked and b"TASK [" not in after:
                 os.write(terminal, answer.encode() + b"\r")
     os.close(terminal)
+    if not asked or b"PLAY RECAP" not in output:
+        # Who waits at a question for ever must not outlive the test.
+        subprocess.run(["pkill", "-KILL", "-P", str(process.pid)], check=False)
     assert asked, output.decode(errors="replace")
     code = process.wait(LIMIT_SECONDS)
     (folder,) = [folder for folder in project.run_folders() if folder not in before]
@@ -277,8 +280,70 @@ def test_only_some_tables_are_put_back(project: Project, application: Applicatio
     assert run.report is not None
     assert run.report["backup"]["id"] == backup.name
     assert application.health() == 200
-    again = emergency(project, "-e", '{"tables": ["b2b.orders"]}', *YES)
-    assert (again.returncode, again.outcome) == (0, "restored"), again.output
+    again = emergency(project, "-e", '{"tables": ["b2b.orders"]}')
+    assert (again.returncode, again.outcome) == (0, "nothing_to_do"), again.output
+    assert again.stage("stop") is None
+
+
+def test_what_differs_in_the_tables_is_shown_before_anybody_is_asked(
+    project: Project, application: Application
+) -> None:
+    take(project)
+    project.database.execute("UPDATE b2b.orders SET notes = 'corrupted'; DELETE FROM b2b.cart_items")
+    before = dump(project)
+    run = emergency(project, "--check", "-e", "tables=b2b.orders,b2b.cart_items")
+    assert run.returncode == 0, run.output
+    assert "are set back, 0 missing come back, 0 were added since and stay" in run.output
+    assert "changed (notes" in run.output
+    assert "b2b.cart_items: 0 changed are set back, 10 missing come back" in run.output
+    assert dump(project) == before
+    refused = emergency(project, "-e", "tables=b2b.orders,b2b.cart_items")
+    assert_refused(project, application, refused, before)
+
+
+def test_tables_that_cannot_be_put_back_are_refused_before_the_stop(project: Project, application: Application) -> None:
+    take(project)
+    project.database.execute("TRUNCATE b2b.orders CASCADE; DELETE FROM b2b.order_items")
+    project.database.execute("DROP TABLE b2b.order_items CASCADE")
+    before = dump(project)
+    run = emergency(project, "-e", "tables=b2b.order_items", *YES)
+    assert_refused(project, application, run, before)
+    assert "b2b.order_items" in run.message
+
+
+def test_a_busy_table_is_no_reason_not_to_ask(project: Project, application: Application) -> None:
+    take(project)
+    project.database.execute("UPDATE b2b.orders SET notes = 'corrupted'")
+    with contextlib.closing(project.database.connect()) as writer, writer.cursor() as cursor:
+        cursor.execute("UPDATE b2b.orders SET notes = 'busy'")
+        run = emergency(project, "--check", "-e", "tables=b2b.orders")
+    assert run.returncode == 0, run.output
+    assert "What differs cannot be seen while the application runs" in run.output
+    assert application.running
+
+
+def test_two_runbooks_in_one_process_are_two_runs(project: Project, tmp_path: Path) -> None:
+    before = dump(project)
+    both = tmp_path / "both.yml"
+    folder = REPOSITORY / "playbooks"
+    both.write_text(
+        json.dumps(
+            [
+                {"import_playbook": str(folder / "backup.yml"), "vars": {"version": "0004"}},
+                {"import_playbook": str(folder / "emergency_rollback.yml"), "vars": {"confirm": "yes"}},
+            ]
+        ),
+        encoding="utf-8",
+    )
+    command = project.command("backup")
+    command[command.index("playbooks/backup.yml")] = str(both)
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=project.environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    reports = [json.loads((run / "report.json").read_text(encoding="utf-8")) for run in project.run_folders()]
+    assert sorted(report["outcome"] for report in reports) == ["backed_up", "restored"]
+    assert dump(project) == before
 
 
 def break_after_restore(project: Project, application: Application) -> None:
