@@ -204,11 +204,10 @@ class ArchiveRows:
         text = CopyText(tool.output)
         try:
             yield text
-        except BaseException:
+            text.drain()
+            tool.wait()
+        finally:
             tool.stop()
-            raise
-        text.drain()
-        tool.wait()
 
     def _list_of(self, entries: Sequence[_Entry]) -> str:
         descriptor, path = tempfile.mkstemp(prefix="list-", dir=self._folder)

@@ -137,6 +137,12 @@ def request_for(database: Database, tmp_path: pathlib.Path) -> readiness.BackupR
     )
 
 
+def pg_restore(request: readiness.BackupRequest, path: str, name: str) -> None:
+    with client_environment(request.settings, dbname=name) as env:
+        argv = [f"{request.bin_dir}/pg_restore", "--exit-on-error", f"--dbname={name}", f"{path}/dump"]
+        subprocess.run(argv, env=env, check=True)
+
+
 @contextlib.contextmanager
 def restored(
     database: Database, request: readiness.BackupRequest, path: str
@@ -147,9 +153,7 @@ def restored(
     try:
         filler = "".join(f"CREATE TABLE filler_{number} (a int); DROP TABLE filler_{number};" for number in range(5))
         database.server.execute(filler, name)
-        with client_environment(request.settings, dbname=name) as env:
-            argv = [f"{request.bin_dir}/pg_restore", "--exit-on-error", f"--dbname={name}", f"{path}/dump"]
-            subprocess.run(argv, env=env, check=True)
+        pg_restore(request, path, name)
         with contextlib.closing(database.server.connect(name)) as connection:
             yield connection
     finally:

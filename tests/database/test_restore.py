@@ -393,9 +393,11 @@ def test_an_ordinary_role_that_may_create_databases_is_enough(database: Database
     server.create_database(name, owner=name)
     try:
         settings = dataclasses.replace(ConnectionSettings(**server.connection_arguments(name)), user=name, password="x")
-        with contextlib.closing(connection.connect(settings)) as session, session, session.cursor() as cursor:
-            cursor.execute(SCHEMA)
-            cursor.execute(f"ALTER DATABASE {name} SET search_path TO public, app")
+        with contextlib.closing(connection.connect(settings)) as session:
+            session.autocommit = True
+            with session.cursor() as cursor:
+                cursor.execute(SCHEMA)
+                cursor.execute(f"ALTER DATABASE {name} SET search_path TO public, app")
         path = take(settings, tmp_path, server.bin_dir, content=True)
         request = restore.RestoreRequest(settings, path, bin_dir=str(server.bin_dir))
         restored = restore.restore_beside(request)
