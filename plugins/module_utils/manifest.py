@@ -305,6 +305,9 @@ def _problems_of(folder: str, entry: BackupFile) -> Iterator[str]:
         facts = os.fstat(descriptor)
         if not stat.S_ISREG(facts.st_mode):
             yield f"{entry.path} is not an ordinary file."
+        elif facts.st_uid not in (0, os.geteuid()):
+            # Whoever owns it may change it after its checksum was found right.
+            yield f"{entry.path} belongs to the user with id {facts.st_uid}, neither to root nor to the user that this runs as."
         elif facts.st_size != entry.bytes:
             yield f"{entry.path} has {facts.st_size} bytes, {entry.bytes} were written."
         elif digest_of(descriptor) != entry.sha256:
