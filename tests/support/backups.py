@@ -28,6 +28,49 @@ if t.TYPE_CHECKING:
 
     from tests.conftest import Database
 
+#: Everything that makes a data file or a name special.
+SCHEMA = """
+CREATE SCHEMA b2b;
+CREATE TABLE b2b.orders (id int PRIMARY KEY, note text);
+INSERT INTO b2b.orders SELECT i, 'order ' || i FROM generate_series(1, 5000) i;
+CREATE TABLE b2b.empty (a int);
+CREATE TABLE no_columns ();
+INSERT INTO no_columns DEFAULT VALUES;
+INSERT INTO no_columns DEFAULT VALUES;
+CREATE TABLE only_generated (a int GENERATED ALWAYS AS (1) STORED);
+INSERT INTO only_generated DEFAULT VALUES;
+CREATE TABLE "we ird""na'me %s ; 1; 0 2 TABLE DATA \\
+nl ț" (t text);
+INSERT INTO "we ird""na'me %s ; 1; 0 2 TABLE DATA \\
+nl ț" VALUES (E'a\\nb\\\\.'), (E'\\\\.'), (NULL), (''), (E'\\\\.\\n\\n\\n');
+CREATE UNLOGGED TABLE unlogged (a int);
+INSERT INTO unlogged VALUES (1);
+CREATE TABLE parent (a int) PARTITION BY LIST (a);
+CREATE TABLE child PARTITION OF parent FOR VALUES IN (1, 2) PARTITION BY LIST (a);
+CREATE TABLE leaf PARTITION OF child FOR VALUES IN (1);
+CREATE TABLE leaf_2 PARTITION OF child FOR VALUES IN (2);
+INSERT INTO parent VALUES (1), (1), (2);
+CREATE TABLE inherits () INHERITS (b2b.empty);
+INSERT INTO inherits VALUES (7);
+CREATE SEQUENCE numbers;
+CREATE MATERIALIZED VIEW matview AS SELECT count(*) FROM b2b.orders;
+SELECT lo_from_bytea(0, '\\x0102030a0a'), lo_from_bytea(0, '');
+"""
+
+ROWS = {
+    "b2b.orders": 5000,
+    "b2b.empty": 0,
+    "public.no_columns": 2,
+    "public.only_generated": 1,
+    'public."we ird""na\'me %s ; 1; 0 2 TABLE DATA \\\nnl ț"': 5,
+    "public.unlogged": 1,
+    "public.parent": 3,
+    "public.child": 3,
+    "public.leaf": 2,
+    "public.leaf_2": 1,
+    "public.inherits": 1,
+}
+
 
 def leaves_nothing(folder: pathlib.Path) -> bool:
     """Whether there is nothing in a folder of backups."""
