@@ -15,14 +15,14 @@ import typing as t
 from .connection import ConnectionSettings, client_environment, connect
 from .dump import ARCHIVE
 from .pg_tools import Tools
-from .restorable import CannotRestore
+from .restore_request import CannotRestore
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     import psycopg2.extensions
 
-    from .restorable import RestoreReadiness, RestoreRequest
+    from .restore_request import RestoreReadiness, RestoreRequest
 
 with contextlib.suppress(ImportError):
     from psycopg2.sql import SQL, Identifier, Literal

@@ -18,13 +18,13 @@ import typing as t
 
 from .connection import connect
 from .errors import FailedUnchanged, RollbackError
-from .restorable import CannotRestore, maintenance_connection
+from .restore_request import CannotRestore, maintenance_connection
 
 if t.TYPE_CHECKING:
     import psycopg2.extensions
 
     from .database_properties import Properties
-    from .restorable import RestoreReadiness, RestoreRequest
+    from .restore_request import RestoreReadiness, RestoreRequest
 
 with contextlib.suppress(ImportError):
     import psycopg2

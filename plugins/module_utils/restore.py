@@ -23,7 +23,8 @@ from .new_database import NewDatabase, RestoreFailed, drop_leftovers
 from .pg_tools import ToolFailed, interruptible
 from .publication import phase, share_lock
 from .readiness import named
-from .restorable import RestoreReadiness, RestoreRequest, check_locked, check_restorable, maintenance_connection
+from .restorable import check_locked, check_restorable
+from .restore_request import RestoreReadiness, RestoreRequest, maintenance_connection
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

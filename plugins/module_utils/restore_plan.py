@@ -18,8 +18,9 @@ from .errors import Refused, RollbackError
 from .history import committed_rollback
 from .kept import kept_databases
 from .outcome import hosts_of
-from .restorable import RestoreRequest, check_restorable
+from .restorable import check_restorable
 from .restore_lines import command_of, lines_of
+from .restore_request import RestoreRequest
 from .selection import choose
 from .server import inspect_target
 from .swap_readiness import SwapRequest, check_swap, session
@@ -34,7 +35,7 @@ if t.TYPE_CHECKING:
     from .catalog import Cursor
     from .connection import ConnectionSettings
     from .kept import Kept
-    from .restorable import RestoreReadiness
+    from .restore_request import RestoreReadiness
     from .selection import Choice
     from .server import Target
     from .swap_readiness import SwapReadiness
