@@ -132,6 +132,7 @@ def take_backup(request: BackupRequest) -> Backup:
                 applied=judged.applied,
                 baseline=baseline,
                 warnings=(*judged.warnings, *manifest.warnings),
+                seconds={**manifest.seconds, "total": round(time.monotonic() - started, 3)},
             )
             try:
                 with phase(seconds, "publish"):

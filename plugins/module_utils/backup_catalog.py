@@ -35,8 +35,8 @@ _LSN = re.compile(r"([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})")
 #: "7: FLOCK  ADVISORY  READ 4711 fe:00:2148597 0 EOF": the third part of the file's number is the inode.
 _FLOCK = re.compile(r"FLOCK\s+\S+\s+\S+\s+-?\d+\s+[0-9a-f]+:[0-9a-f]+:(\d+)\s")
 _TIME_IN_NAME = re.compile(r"_(\d{8}_\d{6})(?:_\d+)?$")
-#: Phases that follow each other; the others run beside them.
-_PHASES = ("check", "dump", "read", "count_wait", "globals_wait")
+#: Where a manifest has no ``total``: phases that follow each other; the others run beside them.
+_PHASES = ("check", "dump", "copy", "read", "compare", "count_wait", "globals_wait")
 
 
 class CatalogRefused(Refused):
@@ -310,7 +310,8 @@ def _position(snapshot: t.Any) -> int:
 def _duration(phases: t.Any) -> float | None:
     if not isinstance(phases, dict):
         return None
-    found = [phases[name] for name in _PHASES if isinstance(phases.get(name), (int, float))]
+    names = ("total",) if isinstance(phases.get("total"), (int, float)) else _PHASES
+    found = [phases[name] for name in names if isinstance(phases.get(name), (int, float))]
     total = sum(found)
     return round(total, 3) if found and math.isfinite(total) else None
 

@@ -79,7 +79,7 @@ def expiry(removed: Sequence[Decision], kept: Sequence[Decision], *, check_mode:
 def _facts(entry: Entry, manifest: Manifest) -> list[tuple[str, str]]:
     applied = {True: "was applied already", False: "was not applied yet", None: "not known whether it was applied"}
     roles = f", roles of the cluster: {manifest.globals_scope}"
-    phases = ", ".join(f"{name} {seconds} s" for name, seconds in manifest.seconds.items())
+    phases = ", ".join(f"{name} {seconds} s" for name, seconds in manifest.seconds.items() if name != "total")
     return [
         ("kind", f"{entry.kind} {entry.version} ({applied.get(manifest.applied, '?')})"),
         ("database", f"{entry.database} of cluster {entry.system_identifier}, PostgreSQL {manifest.server_version}"),

@@ -157,6 +157,7 @@ def test_a_clone_is_a_backup_like_any_other(live: Live, backup_dir: pathlib.Path
     assert {stat.S_IMODE(entry.stat().st_mode) for entry in pathlib.Path(taken.path).iterdir()} == {0o600}
     assert (described.provider, described.kind, described.run_id) == ("clone", "before_rollback", "run-1")
     assert described.database_bytes > 7_000_000
+    assert 0 < described.seconds["total"] <= taken.seconds
     assert described.large_objects == 2
     assert described.snapshot["lsn"]
     assert described.properties["comment"] == "ours"

@@ -100,6 +100,27 @@ def test_a_backup_is_described_by_its_manifest(folder: pathlib.Path) -> None:
     assert backup_catalog.inspect(str(path), level="checksum").valid is True
 
 
+@pytest.mark.parametrize(
+    ("phases", "seconds"),
+    [
+        ({"check": 0.1, "copy": 2.0, "compare": 0.5, "total": 4.2}, 4.2),
+        ({"check": 0.1, "copy": 2.0, "compare": 0.5}, 2.6),
+        ({"check": 0.1, "dump": 1.0, "total": "long"}, 1.1),
+        ({}, None),
+    ],
+)
+def test_how_long_it_took_is_recorded_or_added_up(
+    folder: pathlib.Path, phases: dict[str, t.Any], seconds: float | None
+) -> None:
+    add(folder, 3, 42, seconds=phases)
+    entry = only(folder)
+    assert entry.seconds == seconds
+    shown = f"{seconds:.1f} s" if seconds is not None else "?"
+    (row,) = (line for line in backup_table.table([entry], str(folder), "manifest") if line.startswith(entry.id))
+    assert f"  {shown}  dump" in row
+    assert not any("total" in line for line in backup_table.detail(entry))
+
+
 def test_the_order_is_that_of_the_log_and_not_of_the_clock(folder: pathlib.Path) -> None:
     newest = add(folder, 9, 300)
     second = add(folder, 1, 200)
