@@ -38,6 +38,9 @@ NOT_IN_THE_COPY = (".git", ".venv", ".ansible", ".cache", "__pycache__", "*.tar.
 
 COVERAGE = ("--cov", "--cov-report=term")
 
+#: Tests wait for servers more than they compute. Each process has a server of its own, and every test a database.
+PARALLEL = ("--numprocesses=3", "--dist=worksteal")
+
 
 @dataclasses.dataclass(frozen=True)
 class Gate:
@@ -155,7 +158,7 @@ def has_tests(*folders: str) -> list[str]:
 
 def pytest_gate() -> Gate:
     """Every test, on the default server, with coverage of the plugins."""
-    return Gate("pytest", (("pytest", *COVERAGE, *has_tests("unit", "database", "runbook")),))
+    return Gate("pytest", (("pytest", *PARALLEL, *COVERAGE, *has_tests("unit", "database", "runbook")),))
 
 
 def majors_gate() -> Gate:
@@ -168,7 +171,7 @@ def majors_gate() -> Gate:
     choice = [f"--pg-major={major}" for major in others]
     return Gate(
         "pytest-majors",
-        (("pytest", "--server-only", *choice, *has_tests("database"), "tests/runbook/test_rollback.py"),),
+        (("pytest", *PARALLEL, "--server-only", *choice, *has_tests("database"), "tests/runbook/test_rollback.py"),),
         skipped="" if others else "only one PostgreSQL major is installed",
     )
 

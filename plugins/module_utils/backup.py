@@ -12,7 +12,7 @@ import os
 import time
 import typing as t
 
-from . import clone_backup, dump, readiness
+from . import clone, clone_backup, dump, readiness
 from .applied import judge_version
 from .baseline import measure
 from .pg_tools import ToolFailed, interruptible
@@ -122,6 +122,7 @@ def take_backup(request: BackupRequest) -> Backup:
         request = dataclasses.replace(request, version=judged.version)
         baseline = measure(request)
         make_folder(request.backup_dir)
+        left = clone.drop_leftovers(request.settings, request.maintenance_db, request.backup_dir)
         remove_leftovers(request.backup_dir)
         name = f"backup_{request.kind}_{request.version}_{now:%Y%m%d_%H%M%S}"
         with PartialFolder(request.backup_dir, name) as partial:
@@ -131,7 +132,7 @@ def take_backup(request: BackupRequest) -> Backup:
                 manifest,
                 applied=judged.applied,
                 baseline=baseline,
-                warnings=(*judged.warnings, *manifest.warnings),
+                warnings=(*judged.warnings, *manifest.warnings, *left),
                 seconds={**manifest.seconds, "total": round(time.monotonic() - started, 3)},
             )
             try:

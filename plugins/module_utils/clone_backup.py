@@ -157,7 +157,6 @@ def fill(
 
     :raises FailedUnchanged: somebody is connected, or clone and source differ; the clone is dropped then.
     """
-    left = clones.drop_leftovers(request.settings, request.maintenance_db, request.backup_dir)
     with clones.maintenance(request.settings, request.maintenance_db) as connection:
         _notice_our_end(connection)
         with _Clone(request, partial, connection) as clone:
@@ -166,7 +165,7 @@ def fill(
             manifest = _describe(request, ready, clone, created_at, seconds)
             clone.close()
             clone.keep = True
-    return dataclasses.replace(manifest, warnings=(*ready.warnings, *manifest.warnings, *left), seconds=dict(seconds))
+    return dataclasses.replace(manifest, warnings=(*ready.warnings, *manifest.warnings), seconds=dict(seconds))
 
 
 def _notice_our_end(connection: psycopg2.extensions.connection) -> None:

@@ -397,13 +397,24 @@ def test_what_a_killed_run_left_is_dropped_by_the_next(live: Live, backup_dir: p
         assert (partial / "clone.json").exists()
         process.kill()
         process.wait()
-    # A backup of another kind leaves what names a clone.
+    # Without the server, a folder that names a clone has to stay.
     publication.remove_leftovers(str(backup_dir))
     assert partial.exists()
     taken, described = live.take()
     assert [entry.name for entry in backup_dir.iterdir()] == [taken.id]
     assert live.clones() == [described.clone["database"]]
     assert live.problems(described, compared=True) == []
+
+
+def test_a_backup_of_another_kind_drops_what_a_killed_run_left(live: Live, backup_dir: pathlib.Path) -> None:
+    with another_process(live, "_check_same") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "reached\n", process.communicate()
+        process.kill()
+        process.wait()
+    taken = backup.take_backup(dataclasses.replace(live.request, provider="dump"))
+    assert [entry.name for entry in backup_dir.iterdir()] == [taken.id]
+    assert live.clones() == []
 
 
 def test_a_run_killed_in_the_middle_of_the_copy_is_cleaned_up(live: Live, backup_dir: pathlib.Path) -> None:
