@@ -90,7 +90,7 @@ def check_ready(request: BackupRequest) -> Readiness:
             "End some sessions, or raise max_connections or the role's or database's connection limit."
         )
     check_space(request.backup_dir, FOLDER_BYTES, FOLDER_BYTES)
-    warnings = [*server.tools.warnings, *_not_in_a_copy(request)]
+    warnings = [*server.tools.warnings, *server.warnings, *_not_in_a_copy(request)]
     with clones.maintenance(request.settings, request.maintenance_db) as connection, connection.cursor() as cursor:
         _check_privileges(cursor, request)
         estimated = size + SPACE_FLOOR_BYTES

@@ -112,6 +112,7 @@ class ServerFacts(t.NamedTuple):
     server_version: str
     database_bytes: int
     free_slots: int
+    warnings: tuple[str, ...] = ()
 
 
 _SERVER = """
@@ -124,7 +125,8 @@ SELECT pg_is_in_recovery(),
            nullif(d.datconnlimit, -1) - (SELECT count(*) FROM pg_stat_activity a WHERE a.datid = d.oid)) END,
        current_setting('max_connections')::int
            - CASE WHEN r.rolsuper THEN 0 ELSE current_setting('superuser_reserved_connections')::int END
-           - (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')
+           - (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'),
+       r.rolsuper OR (r.rolcreatedb AND pg_has_role(d.datdba, 'MEMBER'))
   FROM pg_roles r, pg_database d
  WHERE r.rolname = current_user AND d.datname = current_database()
 """
@@ -163,7 +165,12 @@ def check_ready(request: BackupRequest) -> Readiness:
     jobs, job_warnings = _jobs(request, size, server.free_slots)
     estimated = _estimate(size)
     free = check_space(request.backup_dir, size, estimated)
-    warnings = (*server.tools.warnings, *job_warnings, *_space_warnings(request.backup_dir, size, free))
+    warnings = (
+        *server.tools.warnings,
+        *server.warnings,
+        *job_warnings,
+        *_space_warnings(request.backup_dir, size, free),
+    )
     return Readiness(
         server.tools, jobs, size, estimated, free, server.server_version, server.system_identifier, warnings
     )
@@ -178,7 +185,7 @@ def check_server(request: BackupRequest) -> ServerFacts:
     _check_folder(request.backup_dir)
     with contextlib.closing(open_connection(request)) as connection, connection.cursor() as cursor:
         cursor.execute(_SERVER)
-        ((in_recovery, system_identifier, server_version, size, by_limits, by_server),) = cursor.fetchall()
+        ((in_recovery, system_identifier, server_version, size, by_limits, by_server, restores),) = cursor.fetchall()
         if in_recovery:
             raise BackupRefused(
                 f"{request.settings.describe()} is a standby. Set rollback_db_host and rollback_db_port to the primary."
@@ -186,7 +193,19 @@ def check_server(request: BackupRequest) -> ServerFacts:
         tools = find_tools(connection.server_version // 10000, request.bin_dir, require_patched=request.require_patched)
         _check_readable(request, cursor)
     free_slots = min(by_server, by_limits if by_limits is not None else by_server)
-    return ServerFacts(tools, system_identifier, server_version, size, free_slots)
+    return ServerFacts(tools, system_identifier, server_version, size, free_slots, _restore_warnings(request, restores))
+
+
+def _restore_warnings(request: BackupRequest, restores: bool) -> tuple[str, ...]:
+    """Better heard by whoever deploys than by whoever has an emergency."""
+    if restores or request.kind != "before_migration":
+        return ()
+    user = request.settings.user or "the current user"
+    warning = (
+        f"The role {user} can take this backup and could not restore it: that needs the database's owner with CREATEDB, or a "
+        f"superuser. Before there is an emergency: ALTER ROLE {user} CREATEDB, or another rollback_db_user."
+    )
+    return (warning,)
 
 
 def open_connection(request: BackupRequest) -> psycopg2.extensions.connection:

@@ -412,6 +412,23 @@ def test_a_role_that_may_read_everything_is_enough(request_for: readiness.Backup
         taken = backup.take_backup(request)
         assert taken.tables == ROWS
         assert manifest.load(taken.path).globals_scope == "globals"
+        assert not any("could not restore it" in warning for warning in taken.warnings)
+        before_migration = dataclasses.replace(request, kind="before_migration")
+        assert any("could not restore it" in warning for warning in backup.take_backup(before_migration).warnings)
+
+
+def test_the_owner_who_may_create_databases_is_not_warned(
+    request_for: readiness.BackupRequest, database: Database
+) -> None:
+    asked = dataclasses.replace(request_for, kind="before_migration")
+    with plain_role(database, asked) as request:
+        database.execute(
+            f"ALTER ROLE {request.settings.user} CREATEDB; ALTER DATABASE {database.name} OWNER TO {request.settings.user}"
+        )
+        try:
+            assert not any("could not restore it" in warning for warning in backup.take_backup(request).warnings)
+        finally:
+            database.execute(f"ALTER DATABASE {database.name} OWNER TO postgres")
 
 
 @pytest.mark.parametrize(
