@@ -151,7 +151,7 @@ def _from_backup(request: RestorePlanRequest, server: Server) -> dict[str, t.Any
         request.backup_dir, server.target, named=named, version=request.version if not named else "", key=request.key, means=means
     )  # fmt: skip
     ready = check_restorable(restore_request(request, choice.entry.path))
-    _check_tables(request, server, choice)
+    _check_tables(request, server)
     swap = None if request.tables else check_swap(_swap_request(request, "", ready))
     kept = swap.kept if swap else ""
     return {
@@ -243,20 +243,14 @@ def _releases(report: Mapping[str, t.Any] | None, choice: Choice) -> dict[str, d
     }
 
 
-def _check_tables(request: RestorePlanRequest, server: Server, choice: Choice) -> None:
+def _check_tables(request: RestorePlanRequest, server: Server) -> None:
+    """Whether the backup has them is found by the preview, which resolves names along the search path."""
     if not request.tables:
         return
     if not server.exists:
         raise CannotPlan(
             f"There is no database {request.settings.dbname}, so no table can be put back into it. Nothing was stopped or changed. "
             "Run again without the extra variable tables to restore all of it."
-        )
-    there = choice.entry.manifest.tables if choice.entry.manifest else {}
-    missing = [table for table in request.tables if table not in there]
-    if missing:
-        raise CannotPlan(
-            f"The backup {choice.entry.id} has no table {', '.join(missing)}. Nothing was stopped or changed. Give tables with their "
-            f"schema, quoted as SQL has them. It has: {', '.join(sorted(there)[:30])}{' and more' if len(there) > 30 else ''}."
         )
 
 

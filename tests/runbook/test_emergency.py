@@ -291,7 +291,7 @@ def test_what_differs_in_the_tables_is_shown_before_anybody_is_asked(
     take(project)
     project.database.execute("UPDATE b2b.orders SET notes = 'corrupted'; DELETE FROM b2b.cart_items")
     before = dump(project)
-    run = emergency(project, "--check", "-e", "tables=b2b.orders,b2b.cart_items")
+    run = emergency(project, "--check", "-e", "tables=orders,b2b.cart_items")
     assert run.returncode == 0, run.output
     assert "are set back, 0 missing come back, 0 were added since and stay" in run.output
     assert "changed (notes" in run.output
@@ -309,6 +309,9 @@ def test_tables_that_cannot_be_put_back_are_refused_before_the_stop(project: Pro
     run = emergency(project, "-e", "tables=b2b.order_items", *YES)
     assert_refused(project, application, run, before)
     assert "b2b.order_items" in run.message
+    unknown = emergency(project, "-e", "tables=b2b.nothing", *YES)
+    assert_refused(project, application, unknown, before)
+    assert "b2b.nothing" in unknown.message
 
 
 def test_a_busy_table_is_no_reason_not_to_ask(project: Project, application: Application) -> None:
