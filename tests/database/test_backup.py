@@ -197,7 +197,8 @@ LARGEST = 'FILE=$(ls -S "$ARCHIVE"/[0-9]*.dat | head -1)'
         (f'{LARGEST}; sed -i 17d "$FILE"', "b2b.orders has 5000 rows in the database and 4999"),
         (f'{LARGEST}; sed -i 1p "$FILE"', "b2b.orders has 5000 rows in the database and 5001"),
         ('for FILE in "$ARCHIVE"/blob_*.dat; do : > "$FILE"; done', "bytes in the database and 0 in blob_"),
-        (f'{LARGEST}; rm "$FILE"', "pg_restore failed"),
+        # Our own reader may have begun before the file went.
+        (f'{LARGEST}; rm "$FILE"', "pg_restore failed|No such file or directory"),
         ('truncate -s 300 "$ARCHIVE/toc.dat"', "pg_restore failed"),
         ('rm "$ARCHIVE/toc.dat"', "pg_restore failed"),
     ],

@@ -36,6 +36,8 @@ def processes_with(variable: str) -> list[int]:
 def demo() -> t.Iterator[tuple[subprocess.Popen[str], str]]:
     """The demo, running, and what marks all of its processes."""
     mark = f"DEMO_TEST={secrets.token_hex(8)}"
+    # A shell starts what runs in its background with SIGINT ignored, and that is inherited.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     name, _equals, value = mark.partition("=")
     with subprocess.Popen(
         [sys.executable, "-m", "tests.cypher_erp.demo"],
