@@ -116,7 +116,14 @@ class Eviction:
                 self._end(cursor, session)
             self.present = present
             seen = {session["pid"] for session in present}
-            self.blocking = [item for item in blockers(cursor, self._waiting) if item["pid"] not in seen]
+            blocking = [item for item in blockers(cursor, self._waiting) if item["pid"] not in seen]
+            # A wait that its time limit has just ended has no blockers any more, and those it had are what is to be told.
+            if blocking or self._still_waits(cursor):
+                self.blocking = blocking
+
+    def _still_waits(self, cursor: Cursor) -> bool:
+        cursor.execute("SELECT FROM pg_catalog.pg_locks WHERE pid = %s AND NOT granted", (self._waiting,))
+        return bool(cursor.fetchall())
 
     def _end(self, cursor: Cursor, session: Session) -> None:
         try:

@@ -27,7 +27,7 @@ import psycopg2.extensions
 import psycopg2.extras
 import psycopg2.sql
 import pytest
-from ansible_collections.cypher.rollback.plugins.module_utils import commit, swap
+from ansible_collections.cypher.rollback.plugins.module_utils import commit, eviction, swap
 from ansible_collections.cypher.rollback.plugins.module_utils.connection import ConnectionSettings
 from ansible_collections.cypher.rollback.plugins.module_utils.database_properties import read_properties
 from ansible_collections.cypher.rollback.plugins.module_utils.errors import FailedUnchanged, OutcomeUnknown, Refused
@@ -493,6 +493,25 @@ def test_who_holds_the_lock_on_a_database_is_named(pair: Pair) -> None:
             pair.swap(timeout=1.0)
         other.rollback()
     unchanged(pair)
+
+
+def test_a_look_after_the_wait_has_ended_forgets_nobody(pair: Pair) -> None:
+    request = pair.request()
+    with contextlib.closing(pair.server.connect(application_name="by hand")) as other, other.cursor() as cursor:
+        cursor.execute(f"ALTER DATABASE {quoted(pair.live)} RENAME TO {quoted(pair.live + '_x')}")
+        with contextlib.closing(pair.server.connect()) as waiting, waiting.cursor() as waits:
+            oids = [
+                oid
+                for (oid,) in pair.server.execute(f"SELECT oid::int8 FROM pg_database WHERE datname = '{pair.live}'")
+            ]
+            with eviction.Eviction(request.there, oids, waiting.get_backend_pid()) as evicting:
+                waits.execute("SET statement_timeout = '500ms'")
+                with pytest.raises(psycopg2.errors.QueryCanceled):
+                    waits.execute(f"ALTER DATABASE {quoted(pair.live)} RENAME TO other")
+                evicting.stop()
+                evicting._look()
+                assert [item["pid"] for item in evicting.blocking] == [other.get_backend_pid()]
+        other.rollback()
 
 
 def test_a_prepared_transaction_is_named_with_the_command_that_ends_it(server: PostgresServer, tmp_path: Path) -> None:
