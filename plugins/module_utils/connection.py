@@ -18,6 +18,7 @@ if t.TYPE_CHECKING:
 
 try:
     import psycopg2
+    import psycopg2.errors
     import psycopg2.extensions
 
     HAS_PSYCOPG2 = True
@@ -166,6 +167,27 @@ def _connect_message(settings: ConnectionSettings, err: Exception) -> str:
         f"Cannot connect to {settings.describe()}: {reason}. "
         "Check rollback_db_host, rollback_db_port, rollback_db_name, rollback_db_user and rollback_db_password."
     )
+
+
+#: Measured: without the first one the backend of a killed client keeps its locks until its statement ends.
+_OPTIONAL_LIMITS = ((140000, "SET client_connection_check_interval = '200ms'"), (170000, "SET transaction_timeout = 0"))
+
+
+def optional_limits(connection: psycopg2.extensions.connection) -> str:
+    """Statements that set the limits not every server has: by version, and the first also by its operating system.
+
+    Each was tried. With autocommit they hold from here on, otherwise nothing of the try is left.
+    """
+    found = []
+    for since, setting in _OPTIONAL_LIMITS:
+        if connection.server_version < since:
+            break
+        with contextlib.suppress(psycopg2.errors.InvalidParameterValue):
+            with connection.cursor() as cursor:
+                cursor.execute(setting)
+            found.append(setting)
+        connection.rollback()
+    return "; ".join(found)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ import typing as t
 from .catalog import snapshot
 from .checks import INFORMATION, failed_checks, invalid_objects, prove_plan
 from .commit import settle
-from .connection import connect
+from .connection import connect, optional_limits
 from .effect import prove_effect
 from .errors import FailedUnchanged, NeedsAttention, Refused, RollbackError
 from .names import KNOWN_TYPES, Names
@@ -47,9 +47,6 @@ if t.TYPE_CHECKING:
 LOCK_KEY = 0x726F6C6C
 # A DOWN may SET what it likes, but not lift the limits of the run: RESET goes back to the values of the start packet.
 _OWN_LIMITS = "RESET lock_timeout; RESET statement_timeout; SET idle_in_transaction_session_timeout = 0"
-# Measured: without it the backend of a killed client keeps its locks until its statement ends (PostgreSQL 14 and newer).
-_NOTICE_DEATH = "SET client_connection_check_interval = '200ms'"
-_NO_END = "SET transaction_timeout = 0"
 _OWN_SESSION = "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL"
 
 #: Kinds of statements that make no object and change no setting, so that a DROP that has to wait may wait past them.
@@ -178,7 +175,7 @@ class Transaction:
         order = self._order
         for check in order.checks:
             _refuse_unsafe(check)
-        self._limits += _optional_limits(self._connection)
+        self._limits = "; ".join(filter(None, (self._limits, optional_limits(self._connection))))
         self._connection.set_session(isolation_level="READ COMMITTED")
         cursor = self._connection.cursor()
         cursor.execute(self._limits)
@@ -403,22 +400,6 @@ _ADVICE = {
     "2BP01": "Write what depends on it into the DOWN, or CASCADE.",
     "42501": "Set rollback_db_user to a role that may do that.",
 }
-
-
-def _optional_limits(connection: psycopg2.extensions.connection) -> str:
-    """Settings that not every server has: by version, and the first also by its operating system."""
-    found = ""
-    for since, setting in ((140000, _NOTICE_DEATH), (170000, _NO_END)):
-        if connection.server_version < since:
-            break
-        try:
-            with connection.cursor() as cursor:
-                cursor.execute(setting)
-            found += f"; {setting}"
-        except psycopg2.errors.InvalidParameterValue:
-            pass
-        connection.rollback()
-    return found
 
 
 def _may_pass(statement: Statement) -> bool:

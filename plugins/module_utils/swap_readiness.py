@@ -10,7 +10,7 @@ import dataclasses
 import datetime as dt
 import typing as t
 
-from .connection import CannotConnect, connect
+from .connection import CannotConnect, connect, optional_limits
 from .database_properties import FIXED, Properties, differences, read_properties
 from .errors import Refused
 from .eviction import sessions_of
@@ -42,8 +42,6 @@ _TEMPLATES = ("template0", "template1")
 
 #: The server ends our transaction when nothing is heard of us, for example when the network between is cut.
 _SILENCE = "SET idle_in_transaction_session_timeout = '30s'"
-_NOTICE_DEATH = "SET client_connection_check_interval = '200ms'"
-_NO_END = "SET transaction_timeout = 0"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,12 +168,8 @@ def session(request: SwapRequest) -> Iterator[psycopg2.extensions.connection]:
 def _limit(connection: psycopg2.extensions.connection) -> None:
     with connection.cursor() as cursor:
         cursor.execute(_SILENCE)
-        if connection.server_version >= 170000:
-            cursor.execute(_NO_END)
-        if connection.server_version >= 140000:
-            # Not every operating system can tell.
-            with contextlib.suppress(psycopg2.errors.InvalidParameterValue):
-                cursor.execute(_NOTICE_DEATH)
+    # With autocommit, trying them is setting them.
+    optional_limits(connection)
 
 
 def _refuse_names(request: SwapRequest) -> None:

@@ -23,7 +23,7 @@ from . import clone
 from . import manifest as manifests
 from .commit import settle
 from .comparison import compare_with_manifest
-from .connection import connect
+from .connection import connect, optional_limits
 from .dump import ARCHIVE
 from .errors import FailedUnchanged, OutcomeUnknown, RollbackError
 from .execute import LOCK_KEY, PREVIEW_LOCK_TIMEOUT, refuse_other_run
@@ -62,8 +62,6 @@ _SETTINGS = (
     "SET LOCAL xmloption = 'content'; SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL work_mem = '64MB'; "
     "SET LOCAL temp_buffers = '64MB'"
 )
-#: Settings that not every server has, by version: its backend notices that we were killed; nothing ends it while it works.
-_OPTIONAL = ((140000, "SET client_connection_check_interval = '200ms'"), (170000, "SET transaction_timeout = 0"))
 
 _UNCHANGED = "The transaction was undone: the database is as it was."
 
@@ -237,13 +235,10 @@ class _Transaction:
     # --- beforehand ----------------------------------------------------------------------------------------------------
 
     def _settle_limits(self) -> None:
-        for since, setting in _OPTIONAL:
-            # The server's operating system may not have the first one.
-            with contextlib.suppress(psycopg2.errors.InvalidParameterValue):
-                if self._connection.server_version >= since:
-                    self._cursor.execute(setting)
-                    self._connection.commit()
-            self._connection.rollback()
+        limits = optional_limits(self._connection)
+        if limits:
+            self._cursor.execute(limits)
+            self._connection.commit()
 
     def _refuse_other_database(self, target: Target) -> None:
         manifest = self._manifest

@@ -705,8 +705,8 @@ def cut(orders: Shop, monkeypatch: pytest.MonkeyPatch) -> t.Callable[..., t.Cont
 
 
 def test_a_lost_answer_to_the_commit(orders: Shop, cut: t.Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The settings of the session are committed one by one; only the last COMMIT is meant here.
-    monkeypatch.setattr(table_restore, "_OPTIONAL", ())
+    # The settings of the session are committed, too; only the last COMMIT is meant here.
+    monkeypatch.setattr(table_restore, "optional_limits", lambda _connection: "")
     orders.script("UPDATE app.orders SET total = 0")
     with cut(cut="before") as settings, pytest.raises(FailedUnchanged, match="was rolled back"):
         orders.restore("app.orders", settings=settings)
