@@ -12,13 +12,13 @@ if t.TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 #: Stages that change neither a database nor an application. A failure in one of them is a refusal.
-BEFORE = ("", "plan", "claim", "confirm", "preflight", "early_backup")
+BEFORE = ("", "plan", "claim", "confirm", "checklist", "preflight", "early_backup", "assess")
 
 #: Stages that come when nothing of the database has changed yet, but an application may have been stopped.
 UNTIL_ROLLBACK = ("stop", "backup", "restore")
 
 #: Outcomes with which ansible-playbook exits 0.
-GOOD = ("rolled_back", "restored", "backed_up", "nothing_to_do", "planned")
+GOOD = ("rolled_back", "restored", "backed_up", "assessed", "nothing_to_do", "planned")
 
 #: Runbooks that put a backup, or a database that was kept, in the place of the live one.
 RESTORING = ("emergency_rollback", "undo_rollback", "swap_back")
@@ -30,7 +30,7 @@ Facts = t.Mapping[str, t.Any]
 class State:
     """What matters for the outcome.
 
-    :param kind: what the run is for: ``rollback``, ``restore`` or ``backup``.
+    :param kind: what the run is for: ``rollback``, ``restore``, ``backup`` or ``assess``.
     :param failed_stage: name of the stage that failed; ``None`` when none did.
     :param failed_outcome: outcome that the failing error names itself; empty when it names none.
     :param committed: the DOWN was committed, or another database has the live one's name and was not exchanged back.
@@ -65,6 +65,7 @@ RULES: tuple[tuple[str, Callable[[State], bool]], ...] = (
     ("rolled_back", lambda state: state.kind == "rollback" and state.committed and _well(state)),
     ("restored", lambda state: state.kind == "restore" and (state.committed or state.already) and _well(state)),
     ("backed_up", lambda state: state.kind == "backup" and _well(state)),
+    ("assessed", lambda state: state.kind == "assess" and _well(state)),
     ("needs_attention", lambda state: state.committed),
     ("unknown", lambda state: state.failed_outcome == "unknown"),
     ("needs_attention", lambda state: not _up(state)),
@@ -109,7 +110,7 @@ def state_of(run: Facts) -> State:
 def kind_of(run: Facts) -> str:
     """What a run is for, by its runbook's name."""
     runbook = str(run.get("runbook") or "")
-    return "restore" if runbook in RESTORING else "backup" if runbook == "backup" else "rollback"
+    return "restore" if runbook in RESTORING else runbook if runbook in ("backup", "assess") else "rollback"
 
 
 def plan_of(run: Facts) -> dict[str, t.Any]:
@@ -206,4 +207,5 @@ _PROOFS: dict[str, Callable[[Facts], bool]] = {
     "rollback": lambda run: verification_of(run).get("passed") is True,
     "restore": lambda run: facts(run, "restore_result").get("compared") is not False,
     "backup": lambda run: bool(facts(facts(run, "backup_result"), "backup").get("path")),
+    "assess": lambda run: bool(facts(facts(run, "assess_result"), "severity").get("level")),
 }

@@ -63,6 +63,15 @@ def compose(run: Facts) -> dict[str, t.Any]:
         "failure": facts(run, "rollback_failure") or None,
         "next_commands": next_commands(outcome, run),
         "notifications": run.get("notifications") or [],
+        "person": run.get("person") or None,
+        "contacts": run.get("contacts") or [],
+        "resumed": run.get("resumed") or [],
+        "severity": _severity(run),
+        "checklists": {
+            "before": facts(run, "checklist_result").get("items") or [],
+            "after": facts(run, "closing_checklist_result").get("items") or [],
+        },
+        "logs": facts(run, "closing_checklist_result").get("logs") or [],
         "report_path": _report_path(run),
     }
 
@@ -91,6 +100,11 @@ def _parts(run: Facts) -> dict[str, t.Any]:
         "smoke_tests": {"passed": None, "tests": [], **facts(run, "smoke_test_result")},
         "warnings": _warnings(run),
     }
+
+
+def _severity(run: Facts) -> dict[str, t.Any] | None:
+    """The assessment of this run, or the one that led to it."""
+    return facts(facts(run, "assess_result"), "severity") or facts(facts(run, "checklist_result"), "severity") or None
 
 
 def _backup(run: Facts) -> dict[str, t.Any]:
