@@ -14,6 +14,7 @@ from ansible_collections.cypher.rollback.plugins.module_utils.application import
 from ansible_collections.cypher.rollback.plugins.module_utils.release import (
     note_checkout,
     note_undo,
+    release_plan,
     release_problems,
 )
 from ansible_collections.cypher.rollback.plugins.module_utils.smoke import smoke_test_problems, stage_result
@@ -95,6 +96,11 @@ def problems_of_releases(answers: t.Any) -> list[str]:
     return release_problems(answers)
 
 
+def plan_of_releases(answers: t.Any) -> dict[str, dict[str, t.Any]]:
+    """Which release each host would have, and which it has now."""
+    return release_plan(answers)
+
+
 class FilterModule:
     """The filters of the application's stages."""
 
@@ -106,6 +112,7 @@ class FilterModule:
             "note_app_stage": note_app_stage,
             "note_release": note_release,
             "note_undo": note_release_undo,
+            "release_plan": plan_of_releases,
             "release_problems": problems_of_releases,
             "services_to_start": services_to_start,
             "smoke_problems": smoke_problems,

@@ -8,29 +8,17 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-import subprocess
 import typing as t
 
-from .errors import NeedsAttention, Refused
+from .git import CheckoutFailed, Git, ReleaseRefused, one_line
+from .local_changes import bring_back, changed_files, named, refuse_changes, refuse_files_in_the_way, stash
+from .submodules import Submodules
 
 if t.TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-GIT_LIMIT_SECONDS = 300
-
-#: How many changed files a message names.
-NAMED_FILES = 10
-
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _NO_REF = re.compile(r"^-|[\x00-\x20\x7f]|^$")
-
-
-class ReleaseRefused(Refused):
-    """The release cannot be checked out, found without changing anything."""
-
-
-class CheckoutFailed(NeedsAttention):
-    """Git did not change to the release."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,25 +37,6 @@ class Release:
     commit: str
 
 
-def git_environment() -> dict[str, str]:
-    """An environment in which git asks nothing, speaks English and takes the repository from its folder alone."""
-    inherited = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("GIT_") or name.startswith(("GIT_CONFIG", "GIT_SSH"))
-    }
-    return {**inherited, "GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C.UTF-8", "LANGUAGE": "C"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Said:
-    """What git said."""
-
-    exit_code: int
-    output: str
-    error: str
-
-
 class Repository:
     """The git checkout of the application.
 
@@ -76,28 +45,7 @@ class Repository:
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
-
-    def _git(self, *words: str) -> Said:
-        # The checkout's own hooks are code that nobody reviewed for this moment: they do not run.
-        argv = ["git", "-C", self.folder, "-c", "core.hooksPath=/dev/null", "-c", "advice.detachedHead=false", *words]
-        try:
-            done = subprocess.run(
-                argv,
-                capture_output=True,
-                stdin=subprocess.DEVNULL,
-                timeout=GIT_LIMIT_SECONDS,
-                env=git_environment(),
-                check=False,
-            )
-        except FileNotFoundError as err:
-            raise ReleaseRefused(
-                "git is not installed on this host. Install it, or leave rollback_previous_ref empty."
-            ) from err
-        except subprocess.TimeoutExpired as err:
-            raise CheckoutFailed(f"git {words[0]} in {self.folder} did not end within {GIT_LIMIT_SECONDS} s.") from err
-        return Said(
-            done.returncode, done.stdout.decode("utf-8", "replace"), _one_line(done.stderr.decode("utf-8", "replace"))
-        )
+        self.git = Git(folder)
 
     def current(self) -> Checkout:
         """What is checked out now.
@@ -106,7 +54,7 @@ class Repository:
         """
         if not os.path.isdir(self.folder):
             raise ReleaseRefused(f"rollback_project_dir {self.folder!r} is no folder on this host.")
-        inside = self._git("rev-parse", "--is-inside-work-tree")
+        inside = self.git("rev-parse", "--is-inside-work-tree")
         if "dubious ownership" in inside.error:
             raise ReleaseRefused(
                 f"git refuses {self.folder}, because it belongs to another user than {_user()}. Run as its owner "
@@ -117,10 +65,10 @@ class Repository:
                 f"rollback_project_dir {self.folder!r} is no git checkout: {inside.error or 'it has no work tree'}. "
                 "Leave rollback_previous_ref empty where the code comes another way."
             )
-        head = self._git("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
+        head = self.git("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
         if head.exit_code != 0:
             raise ReleaseRefused(f"The checkout {self.folder} has no commit yet.")
-        return Checkout(head.output.strip(), self._git("symbolic-ref", "--quiet", "--short", "HEAD").output.strip())
+        return Checkout(head.output.strip(), self.git("symbolic-ref", "--quiet", "--short", "HEAD").output.strip())
 
     def resolve(self, ref: str) -> Release:
         """The commit of a ref, from what is in the checkout: nothing is fetched.
@@ -129,7 +77,7 @@ class Repository:
         """
         if _NO_REF.search(ref):
             raise ReleaseRefused(f"rollback_previous_ref {ref!r} is no name of a tag, branch or commit.")
-        found = self._git("rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}")
+        found = self.git("rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}")
         commit = found.output.strip()
         if found.exit_code != 0 or not _COMMIT.fullmatch(commit):
             raise ReleaseRefused(
@@ -138,101 +86,161 @@ class Repository:
             )
         return Release(ref, commit)
 
-    def changed_files(self) -> list[str]:
-        """Tracked files with changes of their own, staged ones included."""
-        said = self._git(
-            "status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=no", "--ignore-submodules=dirty"
-        )
-        if said.exit_code != 0:
-            raise ReleaseRefused(f"git cannot tell the state of {self.folder}: {said.error}.")
-        return [entry[3:] for entry in said.output.split("\0") if entry]
-
-    def refuse_changes(self) -> None:
-        """:raises ReleaseRefused: naming the tracked files that were changed by hand."""
-        files = self.changed_files()
-        if files:
-            named = ", ".join(files[:NAMED_FILES]) + (
-                f" and {len(files) - NAMED_FILES} more" if len(files) > NAMED_FILES else ""
-            )
-            raise ReleaseRefused(
-                f"The checkout {self.folder} has local changes in {named}. Commit them or put them aside "
-                f"(git -C {self.folder} stash), or leave rollback_previous_ref empty."
-            )
-
     def refuse_overwriting(self, commit: str) -> None:
         """Ask git whether the change would work, without making it.
 
         :raises ReleaseRefused: with git's words, for instance when an untracked file is in the way.
         """
-        said = self._git("read-tree", "--dry-run", "-m", "-u", "HEAD", commit)
+        said = self.git("read-tree", "--dry-run", "-m", "-u", "HEAD", commit)
         if said.exit_code != 0:
             raise ReleaseRefused(
                 f"git cannot check out {commit[:12]} in {self.folder}: {said.error}. Nothing was changed."
             )
 
-    def prepared(self, ref: str) -> tuple[Checkout, Release]:
-        """What is checked out and what would be, after every question that can be asked without changing anything.
-
-        :raises ReleaseRefused: saying what is in the way.
-        """
-        now = self.current()
-        release = self.resolve(ref)
-        if release.commit != now.commit:
-            self.refuse_changes()
-            self.refuse_overwriting(release.commit)
-        return now, release
-
     def check_out(self, release: Release, branch: str = "") -> Checkout:
         """Change to a release, and prove it.
 
         :param branch: be on this branch again, where it still names the release's commit; otherwise HEAD is detached.
-        :raises CheckoutFailed: with git's words; git changes nothing when it refuses.
+        :raises CheckoutFailed: with git's words.
         """
         target = ["--detach", release.commit]
         if (
             branch
-            and self._git("rev-parse", "--verify", "--quiet", f"refs/heads/{branch}").output.strip() == release.commit
+            and self.git("rev-parse", "--verify", "--quiet", f"refs/heads/{branch}").output.strip() == release.commit
         ):
             target = [branch, "--"]
-        said = self._git("checkout", "--quiet", *target)
+        said = self.git("checkout", "--quiet", *target)
         now = self.current()
         if said.exit_code != 0 or now.commit != release.commit:
             raise CheckoutFailed(
-                f"git did not check out {release.ref} in {self.folder}: {said.error or 'it gave no reason'}. "
-                f"The checkout is at {now.commit[:12]}. Correct that, then: "
-                f"git -C {self.folder} checkout --detach {release.commit}"
+                f"git did not check out {release.ref} in {self.folder}: {said.error or 'it gave no reason'}. Correct that, then: "
+                f"git -C {self.folder} checkout --detach {release.commit}."
             )
         return now
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 def _user() -> str:
     return f"the one with uid {os.geteuid()}"
 
 
-def change_release(folder: str, ref: str, branch: str = "", *, make_change: bool = True) -> Mapping[str, t.Any]:
+@dataclasses.dataclass(frozen=True)
+class Manner:
+    """How a release is changed.
+
+    :param local_changes: ``refuse`` or ``stash``.
+    :param submodules: whether they follow.
+    :param unstash: commit of a stash to bring back afterwards; empty for none.
+    """
+
+    local_changes: str = "refuse"
+    submodules: bool = True
+    unstash: str = ""
+
+
+class Change:
+    """One change of a checkout to a release, and back where it fails."""
+
+    def __init__(self, folder: str, ref: str, branch: str, manner: Manner) -> None:
+        """Ask every question that can be asked without changing anything.
+
+        :raises ReleaseRefused: saying what is in the way.
+        """
+        self.repository = Repository(folder)
+        self.manner = manner
+        self.before = self.repository.current()
+        self.release = self.repository.resolve(ref)
+        self.branch = branch if branch and branch != self.before.branch else ""
+        self.stashed: list[str] = []
+        if self.release.commit != self.before.commit:
+            self._ask()
+
+    def _ask(self) -> None:
+        git, commit = self.repository.git, self.release.commit
+        files = changed_files(git)
+        if files and self.manner.local_changes == "stash":
+            refuse_files_in_the_way(git, commit)
+            self.stashed = files
+        else:
+            refuse_changes(git, files)
+            self.repository.refuse_overwriting(commit)
+        if self.manner.submodules:
+            Submodules(git).refuse(commit)
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether anything is to be changed."""
+        return self.release.commit != self.before.commit or bool(self.branch)
+
+    def make(self) -> dict[str, t.Any]:
+        """Change to the release; where that fails, the code is where it was before.
+
+        :raises CheckoutFailed: saying so.
+        """
+        git = self.repository.git
+        kept = stash(git) if self.stashed else ""
+        try:
+            after = self.repository.check_out(self.release, self.branch)
+            followed = Submodules(git).follow() if self.manner.submodules else []
+        except CheckoutFailed as err:
+            raise self._back(kept, err) from err
+        back = bring_back(git, self.manner.unstash) if self.manner.unstash else False
+        return {
+            "branch": after.branch,
+            "stash": kept,
+            "submodules": followed,
+            "unstashed": back,
+            "changed": after != self.before or bool(followed) or back,
+        }
+
+    def _back(self, kept: str, failed: CheckoutFailed) -> CheckoutFailed:
+        try:
+            self.repository.check_out(Release(self.before.commit, self.before.commit), self.before.branch)
+            if self.manner.submodules:
+                Submodules(self.repository.git).follow()
+            if kept:
+                bring_back(self.repository.git, kept)
+        except CheckoutFailed as err:
+            return CheckoutFailed(f"{failed} The way back to {self.before.commit[:12]} failed too: {err}")
+        return CheckoutFailed(f"{failed} The code is where it was before, at {self.before.commit[:12]}.")
+
+
+def change_release(
+    folder: str,
+    ref: str,
+    branch: str = "",
+    *,
+    make_change: bool = True,
+    local_changes: str = "refuse",
+    submodules: bool = True,
+    unstash: str = "",
+) -> Mapping[str, t.Any]:
     """Be at a release.
 
     :param make_change: ``False`` only tells what would be changed.
-    :returns: ``ref``, ``commit``, ``previous_commit``, ``previous_branch``, ``branch`` and ``changed``.
+    :param local_changes: what to do with tracked files that were changed by hand: ``refuse`` or ``stash``.
+    :param submodules: whether those that are checked out follow the release.
+    :param unstash: commit of a stash that is brought back, for the way back.
+    :returns: ``ref``, ``commit``, ``previous_commit``, ``previous_branch``, ``branch``, ``stash`` (its commit), ``stashed``
+        (files), ``submodules`` (paths that were changed), ``unstashed`` and ``changed``.
     :raises ReleaseRefused: with nothing changed.
-    :raises CheckoutFailed: when git did not get there.
+    :raises CheckoutFailed: when git did not get there; the code is then where it was, or the message says where.
     """
-    repository = Repository(folder)
-    before, release = repository.prepared(ref)
-    wanted_branch = branch if branch and branch != before.branch else ""
-    change = release.commit != before.commit or bool(wanted_branch)
-    after = repository.check_out(release, wanted_branch) if change and make_change else before
+    change = Change(folder, ref, branch, Manner(local_changes, submodules, unstash))
+    nothing: dict[str, t.Any] = {
+        "branch": change.before.branch,
+        "stash": "",
+        "submodules": [],
+        "unstashed": False,
+        "changed": change.is_needed,
+    }
+    done = change.make() if change.is_needed and make_change else nothing
     return {
-        "ref": release.ref,
-        "commit": release.commit,
-        "previous_commit": before.commit,
-        "previous_branch": before.branch,
-        "branch": after.branch,
-        "changed": change if not make_change else (after != before),
+        "ref": change.release.ref,
+        "commit": change.release.commit,
+        "previous_commit": change.before.commit,
+        "previous_branch": change.before.branch,
+        **done,
+        "stashed": change.stashed,
     }
 
 
@@ -263,16 +271,48 @@ def release_problems(answers: Sequence[Mapping[str, t.Any]]) -> list[str]:
     return [f"{host}: {record['message']}" for host, record in records if record["failed"]]
 
 
+def release_plan(answers: Sequence[Mapping[str, t.Any]]) -> dict[str, dict[str, t.Any]]:
+    """Which release each host would have: ``ref``, ``commit``, ``previous_commit``, ``previous_branch``, ``stashed``, ``message``."""
+    plan: dict[str, dict[str, t.Any]] = {}
+    for answer in answers:
+        if answer.get("skipped") or "commit" not in answer:
+            continue
+        host = str(answer[answer["ansible_loop_var"]])
+        now = answer["previous_branch"] or "a detached HEAD"
+        come = f"{answer['ref']} ({answer['commit'][:12]})"
+        instead = (
+            f"instead of {now} ({answer['previous_commit'][:12]})"
+            if answer["commit"] != answer["previous_commit"]
+            else "which it is at already"
+        )
+        plan[host] = {
+            **{name: answer[name] for name in ("ref", "commit", "previous_commit", "previous_branch")},
+            "stashed": list(answer.get("stashed") or []),
+            "message": f"{host}: the code will be {come} {instead}.{_aside(answer)}",
+        }
+    return plan
+
+
 def _host_record(answer: Mapping[str, t.Any]) -> dict[str, t.Any]:
-    names = ("ref", "commit", "previous_commit", "previous_branch")
+    names = ("ref", "commit", "previous_commit", "previous_branch", "stash")
     if "commit" not in answer:
-        said = _one_line(str(answer.get("msg") or "The module gave no answer."))
+        said = one_line(str(answer.get("msg") or "The module gave no answer."))
         said = f"the host cannot be reached: {said}" if answer.get("unreachable") else said
         return {**dict.fromkeys(names, ""), "changed": False, "failed": True, "message": said}
     said = f"the code is at {answer['ref']} ({answer['commit'][:12]})"
-    code = {name: answer[name] for name in names}
-    message = said + ("." if answer["changed"] else ", as before.")
+    code = {name: answer.get(name, "") for name in names}
+    message = said + ("." if answer["changed"] else ", as before.") + _aside(answer)
     return {**code, "changed": answer["changed"], "failed": False, "message": message}
+
+
+def _aside(answer: Mapping[str, t.Any]) -> str:
+    """Where the local changes are, and how they come back."""
+    files = list(answer.get("stashed") or [])
+    if not files:
+        return ""
+    if not answer.get("stash"):
+        return f" Local changes in {named(files)} would be stashed."
+    return f" Local changes in {named(files)} are kept: git stash apply --index {answer['stash']}"
 
 
 def _with_hosts(result: Mapping[str, t.Any], hosts: Mapping[str, dict[str, t.Any]]) -> dict[str, t.Any]:

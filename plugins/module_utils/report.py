@@ -96,6 +96,7 @@ def _parts(run: Facts) -> dict[str, t.Any]:
             "stopped": hosts_of(facts(run, "stop_result")),
             "restarted": hosts_of(facts(run, "restart_result")),
         },
+        "previous_code_plan": facts(run, "previous_code_plan"),
         "previous_code": facts(run, "previous_code_result") or None,
         "smoke_tests": {"passed": None, "tests": [], **facts(run, "smoke_test_result")},
         "warnings": _warnings(run),

@@ -237,7 +237,11 @@ def _releases(report: Mapping[str, t.Any] | None, choice: Choice) -> dict[str, d
     if report is None or (report.get("backup") or {}).get("id") != choice.entry.id:
         return {}
     return {
-        host: {"ref": str(entry["previous_commit"]), "branch": str(entry.get("previous_branch") or "")}
+        host: {
+            "ref": str(entry["previous_commit"]),
+            "branch": str(entry.get("previous_branch") or ""),
+            "stash": str(entry.get("stash") or ""),
+        }
         for host, entry in hosts_of(report.get("previous_code") or {}).items()
         if entry.get("changed") and entry.get("previous_commit")
     }

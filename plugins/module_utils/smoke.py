@@ -44,6 +44,7 @@ class SmokeTest:
 
     :param kind: ``url``, ``command`` or ``query``.
     :param target: the address, the command or the SQL query.
+    :param successes: times in a row that it must pass; 0 for as many as the tests have in common.
     """
 
     name: str
@@ -52,6 +53,7 @@ class SmokeTest:
     status: tuple[int, ...] = (200,)
     contains: str = ""
     expect: t.Any = None
+    successes: int = 0
 
     @classmethod
     def parse(cls, given: Mapping[str, t.Any]) -> SmokeTest:
@@ -75,7 +77,9 @@ class SmokeTest:
     @classmethod
     def _of_kind(cls, kind: str, name: str, test: Mapping[str, t.Any]) -> SmokeTest:
         foreign = [
-            key for key, value in test.items() if key not in {"name", *KINDS, *_KEYS[kind]} and value is not None
+            key
+            for key, value in test.items()
+            if key not in {"name", "successes", *KINDS, *_KEYS[kind]} and value is not None
         ]
         if foreign:
             raise Refused(f"rollback_smoke_tests: {name!r} is a {kind} test, which has no {' and no '.join(foreign)}.")
@@ -93,6 +97,7 @@ class SmokeTest:
             status=_statuses(name, test.get("status", 200)),
             contains=str(test.get("contains", "")),
             expect=test.get("expect"),
+            successes=_successes(name, test["successes"]) if "successes" in test else 0,
         )
 
 
@@ -105,6 +110,20 @@ def _statuses(name: str, value: object) -> tuple[int, ...]:
     if not numbers or not all(100 <= number <= 599 for number in numbers):
         raise Refused(f"rollback_smoke_tests: status of {name!r} must be an HTTP status or a list of them.")
     return numbers
+
+
+#: Times in a row that a test may be asked to pass.
+MOST_SUCCESSES = 1000
+
+
+def _successes(name: str, value: object) -> int:
+    number = int(str(value)) if str(value).isdecimal() else 0
+    if not 1 <= number <= MOST_SUCCESSES:
+        raise Refused(
+            f"rollback_smoke_tests: successes of {name!r} must be a number from 1 to {MOST_SUCCESSES}: how often in a row "
+            "it must pass."
+        )
+    return number
 
 
 def smoke_test_problems(tests: object) -> list[str]:
@@ -130,6 +149,8 @@ class SmokeResult:
     message: str = ""
     attempts: int = 0
     seconds: float = 0.0
+    #: Times that it passed in a row, up to now.
+    in_a_row: int = 0
 
 
 def same_value(actual: object, expect: object) -> bool:
@@ -157,11 +178,17 @@ class SmokeTester:
     :param open_url: how an address is opened.
     :param ask_database: how a query is run.
     :param chdir: folder in which commands run.
+    :param successes: times in a row that a test must pass that does not say so itself.
     """
 
     def __init__(
-        self, open_url: UrlOpener | None = None, ask_database: DatabaseAsker | None = None, chdir: str = ""
+        self,
+        open_url: UrlOpener | None = None,
+        ask_database: DatabaseAsker | None = None,
+        chdir: str = "",
+        successes: int = 1,
     ) -> None:
+        self.successes = successes
         self.open_url = open_url
         self.ask_database = ask_database
         self.chdir = chdir
@@ -172,7 +199,7 @@ class SmokeTester:
         }
 
     def run(self, tests: Sequence[SmokeTest], timeout: float, interval: float) -> list[SmokeResult]:
-        """Try every test that has not passed, again and again.
+        """Try every test that has not passed often enough in a row, again and again.
 
         :param timeout: seconds for all of them together; each is tried at least once.
         :param interval: seconds between two rounds.
@@ -196,8 +223,11 @@ class SmokeTester:
             problem = self.tries[test.kind](test, limit)
         except (OSError, RollbackError, ValueError) as err:
             problem = " ".join(str(err).split())
-        result.status = "failed" if problem else "passed"
-        result.message = without_passwords(problem)
+        wanted = max(1, test.successes or self.successes)
+        earlier = f" (after it had passed {result.in_a_row} of {wanted} times in a row)" if result.in_a_row else ""
+        result.in_a_row = 0 if problem else result.in_a_row + 1
+        result.status = "passed" if result.in_a_row >= wanted else "failed"
+        result.message = without_passwords(problem) + earlier if problem else _not_yet(result, wanted)
 
     def try_url(self, test: SmokeTest, limit: float) -> str:
         """One request; what was wrong with the answer, or an empty string."""
@@ -229,6 +259,15 @@ class SmokeTester:
         if row is None:
             return f"the query gave no row, expected {test.expect!r}"
         return "" if same_value(row[0], test.expect) else f"the query gave {row[0]!r}, expected {test.expect!r}"
+
+
+def _not_yet(result: SmokeResult, wanted: int) -> str:
+    if result.in_a_row >= wanted:
+        return ""
+    return (
+        f"it passed {result.in_a_row} of {wanted} times in a row, and then the time was up: give it more "
+        "(rollback_smoke_timeout), or ask for fewer (rollback_smoke_successes)"
+    )
 
 
 def _beginning(body: str) -> str:

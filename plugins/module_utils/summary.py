@@ -29,7 +29,14 @@ def summary(report: Facts) -> str:
     parts = [_head(report), _message(report)]
     if report["outcome"] != "nothing_to_do":
         parts += [*_restore(report), _plan(report), *_effect(report), *_preview(report), _verification(report)]
-    parts += [_application(report), _stages(report), _notifications(report), _warnings(report), _where(report)]
+    parts += [
+        _code(report),
+        _application(report),
+        _stages(report),
+        _notifications(report),
+        _warnings(report),
+        _where(report),
+    ]
     return "\n\n".join("\n".join(part) for part in parts if part)
 
 
@@ -247,6 +254,15 @@ def _application(report: Facts) -> list[str]:
         for test in failed
     ]
     return lines
+
+
+def _code(report: Facts) -> list[str]:
+    """Which release comes back, as long as none has."""
+    if report.get("previous_code"):
+        return []
+    plan = facts(report, "previous_code_plan")
+    lines = [line for entry in plan.values() for line in _wrapped(visible(entry.get("message") or ""), "  ")]
+    return ["CODE", *_cut(lines)] if lines else []
 
 
 def _stages(report: Facts) -> list[str]:

@@ -13,8 +13,9 @@ author:
   - the cypher.rollback authors (@cypher-rollback)
 description:
   - Changes the git checkout of an application to a tag, branch or commit that is already in it. Nothing is fetched.
-  - Local changes in tracked files, and untracked files in the way, are refused. Other untracked files are left alone.
-  - The checkout's own hooks are not run. Submodules are not changed.
+  - Local changes in tracked files are refused or stashed, untracked files in the way are refused. Other untracked files are left alone.
+  - Submodules that are checked out follow the release, from the commits that are on the host already.
+  - Where the change fails, the code goes back to where it was before. The checkout's own hooks are not run.
 extends_documentation_fragment:
   - cypher.rollback.attributes
 attributes:
@@ -52,6 +53,22 @@ options:
       - Be on this branch, provided that it names the commit of O(ref). For the way back.
     type: str
     default: ""
+  local_changes:
+    description:
+      - What to do with tracked files that were changed by hand. V(stash) keeps them in a stash of git. Changes inside a submodule are always refused.
+    type: str
+    default: refuse
+    choices: [refuse, stash]
+  submodules:
+    description:
+      - Whether the submodules follow. One that is not checked out on this host stays so.
+    type: bool
+    default: true
+  unstash:
+    description:
+      - Commit of a stash that is brought back after the change, for the way back. An empty string brings none back.
+    type: str
+    default: ""
 seealso:
   - module: ansible.builtin.git
 """
@@ -74,6 +91,7 @@ EXAMPLES = r"""
     project_dir: /opt/shop
     ref: "{{ release.previous_commit }}"
     branch: "{{ release.previous_branch }}"
+    unstash: "{{ release.stash }}"
 """
 
 RETURN = r"""
@@ -102,6 +120,28 @@ branch:
   returned: success
   type: str
   sample: ""
+stashed:
+  description: Files with local changes that were stashed, or would be.
+  returned: success
+  type: list
+  elements: str
+  sample: [config/shop.ini]
+stash:
+  description: Commit of the stash that holds them; an empty string when there is none.
+  returned: success
+  type: str
+  sample: 5d41402abc4b2a76b9719d911017c592a3b1c2d4
+unstashed:
+  description: Whether the stash of O(unstash) was brought back.
+  returned: success
+  type: bool
+  sample: false
+submodules:
+  description: Submodules that were changed.
+  returned: success
+  type: list
+  elements: str
+  sample: [lib]
 outcome:
   description: What the failure means for a rollback.
   returned: on failure
@@ -124,6 +164,9 @@ def main(make_module: t.Callable[..., t.Any] = AnsibleModule) -> None:
             "project_dir": {"type": "path", "required": True},
             "ref": {"type": "str", "required": True},
             "branch": {"type": "str", "default": ""},
+            "local_changes": {"type": "str", "default": "refuse", "choices": ["refuse", "stash"]},
+            "submodules": {"type": "bool", "default": True},
+            "unstash": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
     )
@@ -135,6 +178,9 @@ def main(make_module: t.Callable[..., t.Any] = AnsibleModule) -> None:
             params["ref"],
             params["branch"],
             make_change=not (asked_only or module.check_mode),
+            local_changes=params["local_changes"],
+            submodules=params["submodules"],
+            unstash=params["unstash"],
         )
     except RollbackError as err:
         module.fail_json(msg=str(err), outcome=err.outcome, **err.details)

@@ -195,7 +195,7 @@ incoming:
   returned: with O(purpose=swap_back)
   type: dict
 releases:
-  description: With O(purpose=undo), what was checked out on each host of the application before the rollback, C(ref) and C(branch).
+  description: With O(purpose=undo), what was checked out on each host of the application before the rollback, C(ref), C(branch) and C(stash).
   returned: success
   type: dict
 tables:

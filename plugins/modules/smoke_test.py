@@ -63,6 +63,14 @@ options:
       expect:
         description: First value of the first row. Numbers are compared as numbers, everything else as text. Null is null.
         type: raw
+      successes:
+        description: Times in a row that the test must pass. Default, O(successes).
+        type: int
+  successes:
+    description:
+      - Times in a row that each test must pass, so that an application that comes and goes does not pass by luck.
+    type: int
+    default: 1
   timeout:
     description:
       - Seconds in which all tests must have passed. One try takes 10 seconds at the most.
@@ -147,6 +155,11 @@ tests:
       returned: always
       type: float
       sample: 1.04
+    in_a_row:
+      description: Times that it passed in a row at the end.
+      returned: always
+      type: int
+      sample: 1
 outcome:
   description: What the failure means for a rollback.
   returned: on failure
@@ -232,6 +245,7 @@ def test_argument_spec() -> dict[str, t.Any]:
         "command": {"type": "raw"},
         "query": {"type": "str"},
         "expect": {"type": "raw"},
+        "successes": {"type": "int"},
     }
 
 
@@ -244,6 +258,7 @@ def main(make_module: t.Callable[..., t.Any] = AnsibleModule) -> None:
             "tests": {"type": "list", "elements": "dict", "required": True, "options": test_argument_spec()},
             "timeout": {"type": "float", "default": 30},
             "interval": {"type": "float", "default": 0.5},
+            "successes": {"type": "int", "default": 1},
             "chdir": {"type": "path"},
             **spec,
         },
@@ -256,7 +271,7 @@ def main(make_module: t.Callable[..., t.Any] = AnsibleModule) -> None:
         if any(test.kind == "query" for test in tests) and not HAS_PSYCOPG2:
             module.fail_json(msg=missing_required_lib("psycopg2"), passed=False, tests=[])
         database = smoke_query.asker(settings_from(params)) if params["login_db"] else None
-        tester = smoke.SmokeTester(ask, database, params["chdir"] or "")
+        tester = smoke.SmokeTester(ask, database, params["chdir"] or "", params["successes"])
         results = tester.run(tests, params["timeout"], params["interval"])
         smoke.judge(results)
     except RollbackError as err:

@@ -352,7 +352,7 @@ def test_the_previous_release_and_the_way_back(runbook: Runbook, tmp_path: pathl
     make_checkout(tmp_path / "two")
     runbook.app["rollback_previous_ref"] = "v1"
     runbook.hosts = {
-        "app1": {"rollback_project_dir": str(tmp_path / "one")},
+        "app1": {"rollback_project_dir": str(tmp_path / "one"), "rollback_local_changes": "stash"},
         "app2": {"rollback_project_dir": str(tmp_path / "two")},
         "app3": {"rollback_previous_ref": ""},
     }
@@ -361,6 +361,8 @@ def test_the_previous_release_and_the_way_back(runbook: Runbook, tmp_path: pathl
     assert [host["changed"] for host in found["previous_code"]["hosts"].values()] == [True, True]
     assert (head(tmp_path / "one"), head(tmp_path / "two")) == ("HEAD", "HEAD")
     subprocess.run(["git", "-C", tmp_path / "one", "checkout", "-q", "main"], check=True)
+    assert "app1: the code will be v1 (" in runbook.output
+    (tmp_path / "one" / "app.py").write_text("put aside\n")
     (tmp_path / "two" / "app.py").write_text("hotfix\n")
     subprocess.run(["git", "-C", tmp_path / "two", "checkout", "-q", "main"], check=True)
     found = runbook.run(role("previous_code"), rescue=[role("previous_code", "undo")])
@@ -368,6 +370,7 @@ def test_the_previous_release_and_the_way_back(runbook: Runbook, tmp_path: pathl
     assert "local changes in app.py" in found["failure"]
     assert (head(tmp_path / "one"), head(tmp_path / "two")) == ("main", "main")
     assert found["previous_code"]["hosts"]["app1"]["changed"] is False
+    assert (tmp_path / "one" / "app.py").read_text() == "put aside\n"
 
 
 def test_a_release_that_cannot_be_checked_out_is_refused_before_anything_is_stopped(

@@ -231,3 +231,151 @@ def test_a_way_back_that_fails_leaves_the_host_changed() -> None:
         "app1: the host cannot be reached: gone"
     ]
     assert release.release_problems([answer("app1", **CODE)]) == []
+
+
+def test_local_changes_are_stashed_where_that_is_set_and_brought_back_on_the_way_back(checkout: Checkout) -> None:
+    (checkout.folder / "app.py").write_text("mine\n")
+    (checkout.folder / "bin" / "run").write_text("mine, staged\n")
+    checkout.git("add", "bin/run")
+    (checkout.folder / "notes.txt").write_text("untracked\n")
+    before = checkout.state()
+    there = checkout.change("v1", local_changes="stash")
+    assert (checkout.folder / "app.py").read_text() == "1\n"
+    assert (checkout.folder / "notes.txt").read_text() == "untracked\n"
+    assert there["stashed"] == ["app.py", "bin/run"]
+    assert there["stash"] == checkout.git("rev-parse", "refs/stash")
+    assert "cypher.rollback" in checkout.git("stash", "list")
+    back = checkout.change(there["previous_commit"], there["previous_branch"], unstash=there["stash"])
+    assert back["unstashed"]
+    assert checkout.state() == before
+    assert (checkout.folder / "app.py").read_text() == "mine\n"
+    assert checkout.git("stash", "list") == ""
+
+
+def test_asking_stashes_nothing_and_names_what_would_be(checkout: Checkout) -> None:
+    (checkout.folder / "app.py").write_text("mine\n")
+    before = checkout.state()
+    asked = checkout.change("v1", local_changes="stash", make_change=False)
+    assert (asked["stashed"], asked["stash"], asked["changed"]) == (["app.py"], "", True)
+    assert checkout.state() == before
+    with pytest.raises(ReleaseRefused, match=r"rollback_local_changes=stash"):
+        checkout.change("v1", make_change=False)
+
+
+def test_with_a_stash_an_untracked_file_in_the_way_is_found_before_anything_changes(checkout: Checkout) -> None:
+    checkout.git("checkout", "-q", "--detach", "v1")
+    (checkout.folder / "app.py").write_text("mine\n")
+    (checkout.folder / "new.py").write_text("somebody's\n")
+    with pytest.raises(ReleaseRefused, match=r"new\.py.*Move"):
+        checkout.change("main", local_changes="stash", make_change=False)
+
+
+def test_a_checkout_that_fails_goes_back_to_where_it_was_with_its_changes(
+    checkout: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (checkout.folder / "app.py").write_text("mine\n")
+    before = checkout.state()
+    real = release.Repository.check_out
+
+    def half(self: release.Repository, wanted: release.Release, branch: str = "") -> t.Any:
+        real(self, wanted, branch)
+        if wanted.ref == "v1":
+            raise release.CheckoutFailed("git did not check out v1: the disk is full.")
+
+    monkeypatch.setattr(release.Repository, "check_out", half)
+    with pytest.raises(release.CheckoutFailed, match=r"the disk is full\. The code is where it was before") as caught:
+        checkout.change("v1", local_changes="stash")
+    assert caught.value.outcome == "needs_attention"
+    assert checkout.state() == before
+    assert (checkout.folder / "app.py").read_text() == "mine\n"
+    assert checkout.git("stash", "list") == ""
+
+
+class WithSubmodule(Checkout):
+    """Release v1 has the library at its first commit, main at its second."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self.library = Checkout(folder.with_name("library"))
+        super().__init__(folder)
+        source = str(self.library.folder)
+        self.library.git("checkout", "-q", "v1")
+        self.git("-c", "protocol.file.allow=always", "submodule", "--quiet", "add", source, "lib")
+        self.git("commit", "-q", "-m", "with library")
+        self.git("tag", "with-library-1")
+        self.git("-C", "lib", "checkout", "-q", "main")
+        self.git("add", "lib")
+        self.git("commit", "-q", "-m", "with library 2")
+
+    def library_text(self) -> str:
+        return (self.folder / "lib" / "app.py").read_text()
+
+
+@pytest.fixture
+def with_submodule(tmp_path: pathlib.Path) -> WithSubmodule:
+    return WithSubmodule(tmp_path / "shop")
+
+
+def test_submodules_are_those_of_the_release_and_come_back(with_submodule: WithSubmodule) -> None:
+    assert with_submodule.library_text() == "2\n"
+    before = with_submodule.state()
+    there = with_submodule.change("with-library-1")
+    assert (with_submodule.library_text(), there["submodules"]) == ("1\n", ["lib"])
+    assert with_submodule.state()[2] == ""
+    with_submodule.change(there["previous_commit"], there["previous_branch"])
+    assert with_submodule.library_text() == "2\n"
+    assert with_submodule.state() == before
+
+
+def test_submodules_stay_where_that_is_set(with_submodule: WithSubmodule) -> None:
+    with_submodule.change("with-library-1", submodules=False)
+    assert with_submodule.library_text() == "2\n"
+
+
+def test_a_submodule_that_nobody_checked_out_is_left_alone(with_submodule: WithSubmodule) -> None:
+    with_submodule.git("submodule", "--quiet", "deinit", "-f", "lib")
+    there = with_submodule.change("with-library-1")
+    assert there["submodules"] == []
+    assert not list((with_submodule.folder / "lib").iterdir())
+
+
+def test_a_commit_that_is_missing_in_a_submodule_is_found_before_anything_changes(
+    with_submodule: WithSubmodule,
+) -> None:
+    with_submodule.git("update-index", "--cacheinfo", f"160000,{'12' * 20},lib")
+    with_submodule.git("commit", "-q", "-m", "a library that is nowhere")
+    with_submodule.git("tag", "nowhere")
+    with_submodule.git("reset", "-q", "--hard", "HEAD~1")
+    before = with_submodule.state()
+    with pytest.raises(ReleaseRefused, match=r"submodule lib.*121212121212.*git -C .*lib fetch.*rollback_submodules"):
+        with_submodule.change("nowhere", make_change=False)
+    assert with_submodule.state() == before
+
+
+@pytest.mark.parametrize("local_changes", ["refuse", "stash"])
+def test_changes_inside_a_submodule_are_refused(with_submodule: WithSubmodule, local_changes: str) -> None:
+    (with_submodule.folder / "lib" / "app.py").write_text("mine\n")
+    with pytest.raises(ReleaseRefused, match=r"submodule lib .*local changes in app\.py"):
+        with_submodule.change("with-library-1", local_changes=local_changes, make_change=False)
+
+
+def test_a_submodule_at_another_commit_than_the_release_says_is_refused(with_submodule: WithSubmodule) -> None:
+    with_submodule.git("-C", "lib", "checkout", "-q", "v1")
+    with pytest.raises(ReleaseRefused, match=r"submodule lib .*is at [0-9a-f]{12}, and its release says [0-9a-f]{12}"):
+        with_submodule.change("HEAD~2", local_changes="stash", make_change=False)
+
+
+def test_the_preview_says_which_release_comes_instead_of_which() -> None:
+    asked = {**CODE, "ref": "v1", "commit": "1" * 40, "previous_commit": "2" * 40, "previous_branch": "main"}
+    stashing = {**asked, "stashed": ["app.py"], "stash": ""}
+    plan = release.release_plan([answer("app1", **asked), answer("app2", **stashing), answer("app3", skipped=True)])
+    assert plan["app1"]["message"] == "app1: the code will be v1 (111111111111) instead of main (222222222222)."
+    assert plan["app2"]["message"].endswith("Local changes in app.py would be stashed.")
+    same = release.release_plan([answer("app1", **{**asked, "previous_commit": "1" * 40, "previous_branch": ""})])
+    assert same["app1"]["message"] == "app1: the code will be v1 (111111111111) which it is at already."
+    assert "app3" not in plan
+
+
+def test_the_stage_says_how_stashed_changes_come_back() -> None:
+    result = release.note_checkout(BLANK, "app1", {**CODE, "stashed": ["a.py", "b.py"], "stash": "e" * 40})
+    assert result["hosts"]["app1"]["stash"] == "e" * 40
+    assert f"Local changes in a.py, b.py are kept: git stash apply --index {'e' * 40}" in result["message"]

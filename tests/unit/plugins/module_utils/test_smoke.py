@@ -207,3 +207,30 @@ def test_a_host_that_gave_no_answer_is_a_failure(answer: dict[str, t.Any]) -> No
     result = smoke.stage_result([{"results": [{"ansible_loop_var": "host", "host": "app1", **answer}]}], "db1")
     assert result["passed"] is False
     assert "app1" in result["message"]
+
+
+def test_a_test_must_pass_as_often_in_a_row_as_is_set(tmp_path: pathlib.Path) -> None:
+    fails_at_the_third = "echo x >>tries; test $(wc -l <tries) -ne 3"
+    tests = [
+        SmokeTest.parse({"name": "comes and goes", "command": fails_at_the_third, "successes": 3}),
+        SmokeTest.parse({"name": "steady", "command": "echo x >>steady"}),
+    ]
+    results = SmokeTester(chdir=str(tmp_path), successes=2).run(tests, timeout=10, interval=0.01)
+    assert [(one.status, one.attempts, one.in_a_row) for one in results] == [("passed", 6, 3), ("passed", 2, 2)]
+
+
+def test_too_few_in_a_row_is_a_failure_that_says_so(tmp_path: pathlib.Path) -> None:
+    tests = [SmokeTest.parse({"name": "slow", "command": "true", "successes": 1000})]
+    results = SmokeTester().run(tests, timeout=0.2, interval=0.1)
+    with pytest.raises(smoke.SmokeTestsFailed, match=r"it passed \d of 1000 times in a row, .*rollback_smoke_timeout"):
+        smoke.judge(results)
+    broken = SmokeTester(chdir=str(tmp_path), successes=3).run(
+        [SmokeTest.parse({"name": "broken", "command": "echo x >>t; test $(wc -l <t) -lt 3"})], timeout=0, interval=0
+    )
+    assert broken[0].status == "failed"
+
+
+@pytest.mark.parametrize("value", [0, -1, "often", 1001, 1.5])
+def test_a_number_of_successes_that_makes_no_sense_is_refused(value: object) -> None:
+    (problem,) = smoke.smoke_test_problems([{"name": "a", "command": "true", "successes": value}])
+    assert "successes of 'a' must be a number from 1 to 1000" in problem
