@@ -116,7 +116,9 @@ class LineTimes:
         if match := _ISO.search(head):
             year, month, day, hour, minute, second, fraction, zone = match.groups()
             micro = int((fraction or "0").ljust(6, "0")[:6])
-            moment = dt.datetime(int(year), int(month), int(day), int(hour), int(minute), min(int(second), 59), micro)
+            moment = dt.datetime(
+                int(year), int(month), int(day), int(hour), int(minute), min(int(second), 59), micro, dt.UTC
+            )
             return self._in_zone(moment, zone)
         if match := _ACCESS.search(head):
             access_day, name, access_year, hour, minute, second, offset = match.groups()
