@@ -8,7 +8,7 @@ from __future__ import annotations
 import typing as t
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.cypher.rollback.plugins.module_utils.report import compose, delivery, plain
+from ansible_collections.cypher.rollback.plugins.module_utils.report import compose
 
 
 def compose_report(run: t.Any) -> dict[str, t.Any]:
@@ -18,15 +18,9 @@ def compose_report(run: t.Any) -> dict[str, t.Any]:
     return compose(run)
 
 
-def deliveries(results: t.Any, channels: t.Any) -> list[dict[str, t.Any]]:
-    """What became of each notification, without the secrets of its address."""
-    answers = [plain(result) for result in results or []]
-    return [delivery(plain(channel), answer) for channel, answer in zip(channels or [], answers, strict=False)]
-
-
 class FilterModule:
     """The collection's filters."""
 
     def filters(self) -> dict[str, t.Any]:
         """Name and function of each."""
-        return {"compose_report": compose_report, "deliveries": deliveries}
+        return {"compose_report": compose_report}

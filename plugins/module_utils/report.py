@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import re
 import typing as t
 
 from .journal import REPORT, Stage, seconds_between
@@ -24,7 +23,6 @@ from .outcome import (
     verification_of,
 )
 from .restore_message import swap_back_commands
-from .visible import visible
 
 #: Keys of a stage in the report; others are the stage action's own marks.
 _STAGE_KEYS = ("name", "status", "started_at", "finished_at", "seconds")
@@ -165,6 +163,8 @@ def _warnings(run: Facts) -> list[str]:
         "rollback",
         "verify",
         "restart",
+        "checklist",
+        "closing_checklist",
     )
     sources = [f"{stage}_result" for stage in stages]
     return list(
@@ -197,37 +197,3 @@ def _report_path(run: Facts) -> str | None:
     if run.get("check_mode") or not run.get("run_dir") or not run.get("run_id"):
         return None
     return os.path.join(str(run["run_dir"]), str(run["run_id"]), REPORT)
-
-
-def delivery(channel: Facts, answer: Facts) -> dict[str, t.Any]:
-    """What became of one notification. An address may carry a token, so none of it but the host is repeated.
-
-    :param channel: the channel as set, with ``type``, ``url``, ``headers`` and ``name``.
-    :param answer: what ansible.builtin.uri answered.
-    """
-    kind = str(channel.get("type") or "webhook")
-    status = int(answer.get("status") or -1)
-    if answer.get("skipped"):
-        verdict, message = "skipped", "nothing is sent in check mode"
-    elif status > 0:
-        verdict, message = ("sent" if 200 <= status < 300 else "failed"), f"answered {status}"
-    else:
-        verdict, message = "failed", _without_secrets(str(answer.get("msg") or "gave no answer"), channel)
-    return {"name": _channel_name(channel), "type": kind, "status": verdict, "message": visible(message)}
-
-
-def _channel_name(channel: Facts) -> str:
-    address = re.search(r"://(?:[^/@]*@)?([^/?#]+)", str(channel.get("url") or ""))
-    return str(channel.get("name") or (address and address[1]) or channel.get("type") or "webhook")
-
-
-def _without_secrets(text: str, channel: Facts) -> str:
-    url = str(channel.get("url") or "")
-    rest = url.partition("://")[2]
-    authority, _slash, path = rest.partition("/")
-    user = authority.rpartition("@")[0]
-    secrets = [url, rest, path, user, *user.split(":"), *re.split(r"[/?&=#]", path)]
-    secrets += [str(value) for value in facts(channel, "headers").values()]
-    for secret in sorted({secret for secret in secrets if len(secret) > 2}, key=len, reverse=True):
-        text = text.replace(secret, "***")
-    return text

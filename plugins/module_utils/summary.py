@@ -24,9 +24,13 @@ _OTHER_EFFECTS = (
 )
 
 
+#: Outcomes that leave something to be done, which may take more than one person.
+_TO_BE_SEEN_TO = ("failed_unchanged", "needs_attention", "unknown")
+
+
 def summary(report: Facts) -> str:
     """Plain text of at most 96 columns, except for paths and commands, which must stay whole to be copied."""
-    parts = [_head(report), _message(report)]
+    parts = [_head(report), _message(report), _contacts(report)]
     if report["outcome"] != "nothing_to_do":
         parts += [*_restore(report), _plan(report), *_effect(report), *_preview(report), _verification(report)]
     parts += [
@@ -51,6 +55,18 @@ def _head(report: Facts) -> list[str]:
 def _message(report: Facts) -> list[str]:
     lines = str(report["message"]).split("\n")[:-1]
     return [wrapped for line in lines for wrapped in _wrapped(visible(line), "")]
+
+
+def _contacts(report: Facts) -> list[str]:
+    """Whom to call, where something is left to be done."""
+    if report["outcome"] not in _TO_BE_SEEN_TO:
+        return []
+    people = [
+        [visible(contact.get(key)) or "-" for key in ("role", "name", "phone")]
+        for contact in report.get("contacts") or []
+    ]
+    lines = [_wrapped(f"{role.replace('_', ' ')}: {name}, {phone}", "  ") for role, name, phone in people]
+    return ["TO CALL", *_cut([line for wrapped in lines for line in wrapped])] if lines else []
 
 
 def _wrapped(line: str, indent: str) -> list[str]:
@@ -282,7 +298,8 @@ def _seconds(seconds: float | None) -> str:
 def _notifications(report: Facts) -> list[str]:
     entries = report.get("notifications") or []
     lines = [
-        f"  {visible(entry['status'])}  {visible(entry['name'])}: {visible(entry['message'])}" for entry in entries
+        f"  {visible(entry['status'])}  {visible(entry.get('event') or 'end')} to {visible(entry['name'])}: {visible(entry['message'])}"
+        for entry in entries
     ]
     return ["NOTIFICATIONS", *_cut(lines)] if lines else []
 

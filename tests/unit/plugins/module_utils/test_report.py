@@ -9,7 +9,7 @@ import json
 import typing as t
 
 import pytest
-from ansible_collections.cypher.rollback.plugins.module_utils.report import compose, delivery
+from ansible_collections.cypher.rollback.plugins.module_utils.report import compose
 from ansible_collections.cypher.rollback.plugins.module_utils.summary import WIDTH, summary
 
 PLANNED = {
@@ -411,27 +411,3 @@ def test_lines_stay_within_the_width_unless_they_are_to_be_copied() -> None:
     for more in ({}, failed("smoke_test", message), failed("rollback", message, outcome="unknown")):
         for line in summary(compose({**WHOLE, **more})).split("\n"):
             assert len(line) <= WIDTH or "ansible-playbook" in line
-
-
-TOKEN_URL = "https://u5er:pa55@hooks.example.com/services/T0KEN/abc?key=K3Y"
-
-
-@pytest.mark.parametrize(
-    ("answer", "status", "message"),
-    [
-        ({"status": 204, "url": TOKEN_URL}, "sent", "answered 204"),
-        ({"status": 500, "msg": f"HTTP Error 500 at {TOKEN_URL}"}, "failed", "answered 500"),
-        ({"status": -1, "msg": f"Request failed: {TOKEN_URL} refused u5er pa55 K3Y H3AD"}, "failed", "Request failed"),
-        ({"failed": True, "msg": "Timed out\x1b"}, "failed", "Timed out\\x1b"),
-        ({"skipped": True}, "skipped", "check mode"),
-        ({}, "failed", "gave no answer"),
-    ],
-)
-def test_a_delivery_is_told_without_the_secrets_of_its_address(
-    answer: dict[str, t.Any], status: str, message: str
-) -> None:
-    channel = {"type": "webhook", "url": TOKEN_URL, "headers": {"X-Auth": "H3AD"}}
-    note = delivery(channel, answer)
-    assert (note["status"], note["name"]) == (status, "hooks.example.com")
-    assert message in note["message"]
-    assert not any(secret in json.dumps(note) for secret in ("u5er", "pa55", "T0KEN", "K3Y", "H3AD"))
