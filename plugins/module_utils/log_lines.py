@@ -58,7 +58,20 @@ _DEFAULTS = {
 _NO_MEMORY = re.compile(r"(?i:\bout of memory\b)|\bOOM\b|OutOfMemory")
 _PROBLEM_WORDS = r"(?:errors?|exceptions?|warnings?|warn|fatals?|panics?|criticals?)"
 #: What any level or word of a problem has in it. Most lines of most logs have none of it, and need no second look.
-_NOTEWORTHY = re.compile(r"(?i)err|exce|warn|fatal|panic|crit|memory|oom|traceback|severe|emerg|alert")
+_NOTEWORTHY = (
+    "err",
+    "exce",
+    "warn",
+    "fatal",
+    "panic",
+    "crit",
+    "memory",
+    "oom",
+    "traceback",
+    "severe",
+    "emerg",
+    "alert",
+)
 #: What speaks of no problem: "0 errors", "no warnings", "errors: 0", "error=none", '"error": null'.
 _NO_PROBLEM = re.compile(
     rf"(?i)\b(?:0|no|zero|without(?:\s+any)?)\s+(?:\w+\s+)?{_PROBLEM_WORDS}\b"
@@ -193,7 +206,8 @@ def level_of(line: str) -> str:
     """The level that the line itself gives: a class, ``harmless``, or an empty string where it gives none."""
     if line.startswith("{") and (record := json_record(line)):
         return _json_level(record)
-    if not _NOTEWORTHY.search(line):
+    low = line.lower()
+    if not any(part in low for part in _NOTEWORTHY):
         return "harmless"
     head = line[:HEAD]
     if _POSTGRESQL_NOTE.search(head):
