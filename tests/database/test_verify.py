@@ -52,6 +52,7 @@ def after(engine: Engine, down: str) -> dict[str, t.Any]:
         "dropped": effect["dropped"],
         "added": effect["added"],
         "changed_tables": effect["touched"],
+        "depth": "proof",
         "invalid": effect["invalid"],
         "row_counts": COUNTS,
     }
