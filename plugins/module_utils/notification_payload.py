@@ -21,6 +21,7 @@ SLACK_SECTIONS = 8
 
 #: Teams refuses messages of about 28 KB and more; what it counts is not said, so there is some room.
 TEAMS_BYTES = 25_000
+TEAMS_LINE = 1000
 
 CUT = "… (the rest is in the report)"
 
@@ -81,16 +82,15 @@ def teams(message: Message) -> dict[str, t.Any]:
     lines = list(message.text.lines)
     while True:
         card = _card(message, lines)
-        if len(json.dumps(card).encode()) <= TEAMS_BYTES or not lines:
+        if len(json.dumps(card).encode()) <= TEAMS_BYTES:
             return card
-        # A single line may be all of it.
         kept = lines[:-1] if lines[-1] == CUT else lines
-        lines = [*kept[: len(kept) * 3 // 4], CUT] if len(kept) > 1 else []
+        lines = [*kept[: len(kept) * 3 // 4], CUT]
 
 
 def _card(message: Message, lines: t.Sequence[str]) -> dict[str, t.Any]:
     title = _run(_shortened(message.text.title, 300), weight="Bolder", size="Medium")
-    texts = [_run(line) for line in lines if line]
+    texts = [_run(_shortened(line, TEAMS_LINE)) for line in lines if line]
     content = {
         "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
         "type": "AdaptiveCard",
