@@ -13,7 +13,7 @@ from .catalog import COLUMN, bare_name, compare
 if t.TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from .catalog import Catalog, CatalogObject, Difference, Gone
+    from .catalog import Address, Catalog, CatalogObject, Difference, Gone
     from .names import Resolution
 
 
@@ -51,7 +51,7 @@ class Effect:
     :param left_over: what the DOWN names and is still there.
     :param rows_lost: rows of dropped tables, and rows deleted from surviving ones.
     :param touched: tables with rows that the transaction changed, the ledger included.
-    :param invalid: indexes and constraints that are not valid, and were not before.
+    :param invalid: indexes and constraints that are not valid, and were not before, and triggers that were disabled before.
     :param uncounted: tables that are gone and whose rows the role may not count.
     """
 
@@ -79,16 +79,26 @@ def prove_effect(
     row_changes: Sequence[RowChange],
     *,
     nameless: frozenset[str] = frozenset(),
+    values: Mapping[Address, int] | None = None,
 ) -> Effect:
     """Draw the effect from two snapshots.
 
     :param resolved: what the names of the DOWN meant before it ran.
     :param rows: row counts before, by identity of the table.
     :param nameless: types of objects that the DOWN drops and whose names cannot be looked up.
+    :param values: of columns that are taken back by themselves, the values that are not NULL: they count as rows lost.
     """
     difference = compare(before, after)
-    dropped = _dropped(difference, resolved, rows, before, nameless)
-    lost = sum(item.rows or 0 for item, gone in zip(dropped, difference.gone, strict=True) if gone.kind == "r")
+    values = values or {}
+    dropped = [
+        dataclasses.replace(item, rows=values.get(gone.address, item.rows))
+        for item, gone in zip(_dropped(difference, resolved, rows, before, nameless), difference.gone, strict=True)
+    ]
+    lost = sum(
+        item.rows or 0
+        for item, gone in zip(dropped, difference.gone, strict=True)
+        if gone.kind == "r" or gone.address in values
+    )
     return Effect(
         tuple(sorted(dropped, key=lambda item: (item.cascaded, bool(item.part_of), item.type, item.identity))),
         _skipped(resolved),

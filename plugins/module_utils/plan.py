@@ -14,7 +14,7 @@ from .errors import Refused
 from .migrations import read_down, resolve_version
 
 if t.TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from .ledger import Ledger, VersionState
     from .migrations import DownScript, Migration
@@ -39,14 +39,55 @@ class Wanted:
 
 
 @dataclasses.dataclass(frozen=True)
+class ObjectPlan:
+    """The one object that is taken back without a migration.
+
+    :param kind: ``column``, ``table`` or ``index``.
+    :param identity: its full name as SQL.
+    :param relation: full name of its table, or of the table itself.
+    :param oid: of the table or index; of a column, of its table.
+    :param column: its bare name; empty for other kinds.
+    :param holds_values: the column has values that would be lost; those of a generated one are computed.
+    :param asked: the options that name exactly this object and this way once more.
+    :param concurrently: the index is dropped outside of a transaction, while the application runs.
+    :param why: the reason for that, or against it, as a sentence.
+    :param parts: what goes by itself.
+    :param cascaded: what goes only by CASCADE.
+    :param migrations: versions whose DOWN names it.
+    """
+
+    kind: str
+    identity: str
+    relation: str
+    oid: int
+    statement: str
+    asked: Mapping[str, t.Any]
+    column: str = ""
+    holds_values: bool = True
+    concurrently: bool = False
+    why: str = ""
+    parts: tuple[str, ...] = ()
+    cascaded: tuple[str, ...] = ()
+    migrations: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, t.Any]:
+        """For the report."""
+        return {**dataclasses.asdict(self), "asked": dict(self.asked)}
+
+
+@dataclasses.dataclass(frozen=True)
 class Plan:
-    """The DOWN scripts of one run, newest first; none where there is nothing to do."""
+    """The DOWN scripts of one run, newest first; none where there is nothing to do.
+
+    :param object: where no migration, but one object is taken back.
+    """
 
     migrations: tuple[Migration, ...]
     scripts: tuple[DownScript, ...]
     states: tuple[VersionState, ...]
     message: str
     warnings: tuple[str, ...] = ()
+    object: ObjectPlan | None = None
 
     @property
     def versions(self) -> list[str]:
@@ -75,6 +116,7 @@ class Plan:
                 for item in self.scripts
             ],
             "states": {item.version: item.to_dict() for item in self.states},
+            "object": self.object.to_dict() if self.object else None,
         }  # fmt: skip
 
 

@@ -18,11 +18,13 @@ from .history import is_still_gone, rollback_of
 from .ledger import InferredLedger, TableLedger
 from .migrations import NoSuchMigration, find_migrations, resolve_version
 from .names import Names
+from .object_migration import made_by, plan_object
 from .plan import Plan, Wanted, make_plan
 from .privileges import refuse_missing
-from .rows import count_rows
+from .rows import count_rows, count_values, estimate_values
 from .schema_drift import NO_COMPARISON, DriftOptions, drift_argument_spec, drift_options, recorded_schema
 from .server import inspect_target, sessions
+from .wanted_object import object_argument_spec, wanted_object
 from .watch import Watch
 
 if t.TYPE_CHECKING:
@@ -35,6 +37,7 @@ if t.TYPE_CHECKING:
     from .names import Resolution
     from .schema_drift import RecordedSchema
     from .server import Target
+    from .wanted_object import WantedObject
 
 #: They take from a role what would keep it from being dropped.
 _REVOKES = frozenset({"REVOKE", "DROP OWNED", "REASSIGN OWNED"})
@@ -49,6 +52,7 @@ class PlanRequest:
     :param run_dir: folder of the runs, whose reports say what was rolled back before; empty, not asked.
     :param system_identifier: of the cluster that is meant; empty, any.
     :param drift: where the schema before a migration is recorded, and what a difference means.
+    :param object: what is taken back instead of a migration.
     """
 
     settings: ConnectionSettings
@@ -62,6 +66,7 @@ class PlanRequest:
     system_identifier: str = ""
     run_dir: str = ""
     drift: DriftOptions = NO_COMPARISON
+    object: WantedObject | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,13 +102,14 @@ def plan_argument_spec() -> dict[str, dict[str, t.Any]]:
         "system_identifier": {"type": "str", "default": ""},
         "command": {"type": "str", "default": "ansible-playbook cypher.rollback"},
         **drift_argument_spec(),
+        **object_argument_spec(),
     }
 
 
 def plan_request(params: Mapping[str, t.Any]) -> PlanRequest:
     """The request that a module's parameters make.
 
-    :raises Refused: for a limit that is not a whole number.
+    :raises Refused: for a limit that is not a whole number, or an object that is named in no clear way.
     """
     folder = os.path.join(params["project_dir"], params["migrations_dir"])
     wanted = Wanted(params["version"], params["to_version"], params["command"], params["commented_down"] == "accept")
@@ -111,7 +117,7 @@ def plan_request(params: Mapping[str, t.Any]) -> PlanRequest:
     return PlanRequest(
         settings_from(params), folder, params["search_path"], wanted, limits, params["ledger_table"], params["ledger_column"],
         params["left_over"], params["system_identifier"], params.get("run_dir") or "",
-        drift_options(params),
+        drift_options(params), wanted_object(params),
     )  # fmt: skip
 
 
@@ -129,7 +135,7 @@ def ledger_maker(request: PlanRequest, migrations: Sequence[Migration]) -> Calla
     """How the applied versions are read, as the settings say."""
 
     def make(cursor: t.Any, names: Names) -> Ledger:
-        if request.ledger_table:
+        if request.ledger_table and request.object is None:
             return TableLedger(cursor, request.ledger_table, request.ledger_column, migrations)
         return InferredLedger(names)
 
@@ -141,6 +147,11 @@ def read_migrations(request: PlanRequest) -> list[Migration]:
 
     :raises Refused: for a folder or version that cannot be used.
     """
+    if request.object is not None:
+        # They only tell which of them made the object.
+        with contextlib.suppress(Refused):
+            return find_migrations(request.migrations_dir)
+        return []
     migrations = find_migrations(request.migrations_dir)
     for asked in (request.wanted.version, request.wanted.to_version):
         if (
@@ -211,7 +222,8 @@ def _plan(request: PlanRequest, migrations: Sequence[Migration]) -> Planned:
         planned = _look(cursor, request, migrations, target)
     if planned.plan.scripts:
         _refuse_too_many_rows(request, planned.plan, planned.rows_estimate)
-        schema, warnings = recorded_schema(request.drift, planned.target, planned.plan.versions[-1])
+        drift = NO_COMPARISON if request.object else request.drift
+        schema, warnings = recorded_schema(drift, planned.target, planned.plan.versions[-1])
         planned = dataclasses.replace(planned, schema=schema, warnings=(*planned.warnings, *warnings))
         _rehearse(request, planned, migrations)
     return planned
@@ -221,7 +233,7 @@ def _look(cursor: t.Any, request: PlanRequest, migrations: Sequence[Migration], 
     refuse_other_run(cursor)
     catalog = snapshot(cursor)
     names = Names(catalog, cursor, request.search_path)
-    plan = make_plan(request.wanted, migrations, ledger_maker(request, migrations)(cursor, names))
+    plan = _decide(cursor, request, migrations, names)
     if not plan.scripts:
         return Planned(target, plan)
     resolved = names.resolve_scripts(plan.scripts)
@@ -229,7 +241,15 @@ def _look(cursor: t.Any, request: PlanRequest, migrations: Sequence[Migration], 
     refuse_missing(cursor, resolved, revokes=any(statement.kind in _REVOKES for statement in plan.statements))
     doomed = _doomed_tables(cursor, catalog, resolved)
     warnings = [*plan.warnings, *_lock_warning(cursor, catalog, doomed)]
-    return Planned(target, plan, tuple(warnings), tuple(sessions(cursor)), _rows(cursor, doomed, request))
+    rows = _rows(cursor, doomed, request) + _values(cursor, plan, request)
+    return Planned(target, plan, tuple(warnings), tuple(sessions(cursor)), rows)
+
+
+def _decide(cursor: t.Any, request: PlanRequest, migrations: Sequence[Migration], names: Names) -> Plan:
+    if request.object is None:
+        return make_plan(request.wanted, migrations, ledger_maker(request, migrations)(cursor, names))
+    plan = plan_object(cursor, request.object, request.search_path, request.ledger_table, request.settings.dbname)
+    return made_by(plan, migrations, names)
 
 
 def _refuse_namesakes(resolved: Sequence[Resolution], request: PlanRequest) -> None:
@@ -286,6 +306,22 @@ def _rows(cursor: t.Any, tables: Sequence[CatalogObject], request: PlanRequest) 
         ([table.oid for table in tables],),
     )
     return int(cursor.fetchone()[0])
+
+
+def _values(cursor: t.Any, plan: Plan, request: PlanRequest) -> int:
+    """Values of a column that is taken back, counted as rows are; what is NULL is not lost."""
+    about = plan.object
+    if about is None or not about.column or not about.holds_values:
+        return 0
+    if request.limits.max_rows_lost is None:
+        return estimate_values(cursor, about.oid, about.column)
+    counted = count_values(cursor, about.oid, about.relation, about.identity)
+    if counted is None:
+        raise Refused(
+            f"The values of {about.identity} cannot be counted by this role, so whether rollback_max_rows_lost holds cannot be known. "
+            "Nothing was stopped or changed. Set rollback_db_user to a role that may read all rows of this table."
+        )
+    return counted
 
 
 def _refuse_too_many_rows(request: PlanRequest, plan: Plan, rows: int) -> None:

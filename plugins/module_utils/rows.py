@@ -39,6 +39,40 @@ def count_rows(cursor: Cursor, tables: Iterable[CatalogObject]) -> dict[str, int
     return counted
 
 
+def count_values(cursor: Cursor, table: int, relation: str, column: str) -> int | None:
+    """Values of a column that are not NULL, in the partitions and heirs as well; ``None`` where the role may not see all.
+
+    :param table: oid of the table.
+    :param relation: its identity, which is SQL already.
+    :param column: the column's identity, which ends with its quoted name.
+    """
+    cursor.execute(
+        "SELECT pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'SELECT') "
+        "AND NOT pg_catalog.row_security_active(c.oid) FROM pg_catalog.pg_class c WHERE c.oid = %s",
+        (table,),
+    )
+    row = cursor.fetchone()
+    if row is None or not row[0]:
+        return None
+    cursor.execute(f"SELECT pg_catalog.count({column}) FROM {relation}")
+    return int(cursor.fetchall()[0][0])
+
+
+def estimate_values(cursor: Cursor, table: int, column: str) -> int:
+    """What the planner believes of a column's values that are not NULL; 0 for a table that was never analyzed.
+
+    :param column: bare name.
+    """
+    cursor.execute(
+        "SELECT coalesce(pg_catalog.sum(greatest(c.reltuples, 0) * (1 - coalesce(s.null_frac, 0))), 0)::pg_catalog.int8 "
+        "FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_catalog.pg_stats s "
+        "ON s.schemaname = n.nspname AND s.tablename = c.relname AND s.attname = %s AND NOT s.inherited "
+        "WHERE c.oid = %s OR c.oid IN (SELECT relid FROM pg_catalog.pg_partition_tree(%s::pg_catalog.oid::pg_catalog.regclass) WHERE isleaf)",
+        (column, table, table),
+    )
+    return int(cursor.fetchall()[0][0])
+
+
 def own_row_changes(cursor: Cursor, before: Catalog, after: Catalog, rows: Mapping[str, int]) -> list[RowChange]:
     """What the open transaction did to the rows of tables that stay, from its own exact counters.
 
