@@ -13,7 +13,8 @@ class ModuleDocFragment:
 options:
   verify_checks:
     description:
-      - Checks of your own. After a rollback they have to pass before the transaction commits.
+      - Checks of your own, each one query. After a rollback they have to pass before the transaction commits. One that
+        cannot be parsed is refused before anything is stopped.
     type: list
     elements: dict
     default: []

@@ -67,8 +67,11 @@ def checks_argument_spec() -> dict[str, dict[str, t.Any]]:
 
 
 def wanted_checks(params: Mapping[str, t.Any]) -> list[WantedCheck]:
-    """The operator's own checks, from a module's parameters."""
-    return [WantedCheck(item["name"], item["query"], item["expect"]) for item in params["verify_checks"]]
+    """The operator's own checks, from a module's parameters.
+
+    In ansible-playbook's own process a text may be of a subclass of ``str``, which the parser does not take.
+    """
+    return [WantedCheck(str(item["name"]), str(item["query"]), item["expect"]) for item in params["verify_checks"]]
 
 
 def failed_checks(checks: Sequence[Check]) -> list[str]:

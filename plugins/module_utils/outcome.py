@@ -18,7 +18,7 @@ BEFORE = ("", "plan", "claim", "confirm", "checklist", "preflight", "early_backu
 UNTIL_ROLLBACK = ("stop", "backup", "restore")
 
 #: Outcomes with which ansible-playbook exits 0.
-GOOD = ("rolled_back", "restored", "backed_up", "assessed", "nothing_to_do", "planned")
+GOOD = ("rolled_back", "restored", "backed_up", "assessed", "verified", "nothing_to_do", "planned")
 
 #: Runbooks that put a backup, or a database that was kept, in the place of the live one.
 RESTORING = ("emergency_rollback", "undo_rollback", "swap_back")
@@ -30,7 +30,7 @@ Facts = t.Mapping[str, t.Any]
 class State:
     """What matters for the outcome.
 
-    :param kind: what the run is for: ``rollback``, ``restore``, ``backup`` or ``assess``.
+    :param kind: what the run is for: ``rollback``, ``restore``, ``backup``, ``assess`` or ``verify``.
     :param failed_stage: name of the stage that failed; ``None`` when none did.
     :param failed_outcome: outcome that the failing error names itself; empty when it names none.
     :param committed: the DOWN was committed, or another database has the live one's name and was not exchanged back.
@@ -59,6 +59,9 @@ class State:
 
 #: The first rule that holds decides.
 RULES: tuple[tuple[str, Callable[[State], bool]], ...] = (
+    ("verified", lambda state: state.kind == "verify" and _well(state)),
+    ("needs_attention", lambda state: state.kind == "verify" and state.failed_outcome == "needs_attention"),
+    ("refused", lambda state: state.kind == "verify"),
     ("refused", lambda state: state.check_mode and state.failed),
     ("nothing_to_do", lambda state: state.nothing_to_do and not state.failed),
     ("planned", lambda state: state.check_mode),
@@ -110,7 +113,7 @@ def state_of(run: Facts) -> State:
 def kind_of(run: Facts) -> str:
     """What a run is for, by its runbook's name."""
     runbook = str(run.get("runbook") or "")
-    return "restore" if runbook in RESTORING else runbook if runbook in ("backup", "assess") else "rollback"
+    return "restore" if runbook in RESTORING else runbook if runbook in ("backup", "assess", "verify") else "rollback"
 
 
 def plan_of(run: Facts) -> dict[str, t.Any]:
@@ -206,6 +209,7 @@ def is_proven(run: Facts) -> bool:
 _PROOFS: dict[str, Callable[[Facts], bool]] = {
     "rollback": lambda run: verification_of(run).get("passed") is True,
     "restore": lambda run: facts(run, "restore_result").get("compared") is not False,
+    "verify": lambda run: verification_of(run).get("passed") is True,
     "backup": lambda run: bool(facts(facts(run, "backup_result"), "backup").get("path")),
     "assess": lambda run: bool(facts(facts(run, "assess_result"), "severity").get("level")),
 }

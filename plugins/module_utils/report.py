@@ -78,7 +78,7 @@ def _parts(run: Facts) -> dict[str, t.Any]:
     plan, rollback = facts(run, "plan_result"), facts(run, "rollback_result")
     details = facts(facts(run, "rollback_failure"), "details")
     return {
-        "target": {**_EMPTY_TARGET, **facts(run, "target"), **facts(plan_of(run), "target")},
+        "target": {**_EMPTY_TARGET, **facts(run, "target"), **_asked(run), **facts(plan_of(run), "target")},
         "plan": {**_EMPTY_PLAN, **facts(plan, "plan")},
         "backup": {**_EMPTY_BACKUP, **_backup(run)},
         "committed": is_committed(run),
@@ -99,6 +99,11 @@ def _parts(run: Facts) -> dict[str, t.Any]:
         "smoke_tests": {"passed": None, "tests": [], **facts(run, "smoke_test_result")},
         "warnings": _warnings(run),
     }
+
+
+def _asked(run: Facts) -> dict[str, t.Any]:
+    """The database that a verification by itself found."""
+    return facts(facts(run, "verify_result"), "target") if kind_of(run) == "verify" else {}
 
 
 def _severity(run: Facts) -> dict[str, t.Any] | None:
