@@ -14,13 +14,49 @@ options:
   version:
     description:
       - The migration to roll back, a string such as V("0003"). A number is taken when exactly one migration matches.
-      - Exactly one of O(version) and O(to_version) is needed.
+      - Exactly one of O(version), O(to_version) and O(object) is needed.
     type: raw
   to_version:
     description:
       - The newest migration that stays. Every applied one above it is rolled back, newest first, in one transaction.
       - V("0") keeps none.
     type: raw
+  object:
+    description:
+      - One object that is taken back without a migration. No ledger is touched.
+      - A name has its schema, or is looked up in O(search_path). One that fits several objects, that is in no schema of
+        O(search_path), or that differs in capitals, is refused. Identifiers that PostgreSQL would quote stand in double quotes.
+      - Exactly one of O(object.column), O(object.table) and O(object.index) is needed.
+    type: dict
+    suboptions:
+      column:
+        description:
+          - C(schema.table.column) or C(table.column). Its indexes and constraints go with it. Its values that are not NULL count
+            as rows lost.
+        type: str
+        default: ""
+      table:
+        description:
+          - C(schema.table) or C(table).
+        type: str
+        default: ""
+      index:
+        description:
+          - C(schema.index) or C(index). One that enforces a constraint is refused.
+        type: str
+        default: ""
+      cascade:
+        description:
+          - Drop what depends on it, too. Otherwise it is refused where anything does.
+        type: bool
+        default: false
+      index_drop:
+        description:
+          - V(transaction), in one transaction like everything else. V(concurrently), while others use the table.
+            V(auto), concurrently where another session holds a lock on the table, or reads or writes it within a second.
+        type: str
+        default: auto
+        choices: [auto, concurrently, transaction]
   project_dir:
     description:
       - Checkout of the application.

@@ -15,13 +15,15 @@ import time
 import typing as t
 
 from .catalog import snapshot
-from .checks import failed_checks, invalid_objects, prove_plan
+from .checks import PASSED, Check, failed_checks, invalid_objects, prove_plan
 from .connection import connect, optional_limits
-from .effect import prove_effect
+from .effect import Dropped, Effect, prove_effect
 from .errors import FailedUnchanged, NeedsAttention, OutcomeUnknown, Refused
 from .execute import LOCK_KEY, Execution, Timed, refuse_other_run
 from .names import Names
 from .server import describe_session, sessions
+from .triggers import disabled_triggers
+from .wanted_object import CONCURRENTLY, INDEX
 from .watch import Watch
 
 # Without it the module says so.
@@ -33,11 +35,10 @@ if t.TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .catalog import Catalog
-    from .checks import Check
-    from .effect import Effect
     from .execute import Order
     from .names import Resolution
     from .plan import ObjectPlan
+    from .planning import PlanRequest
 
 #: How long the server may take to notice that its client went, before it is asked what became of the index.
 ANSWER_SECONDS = 30.0
@@ -80,6 +81,22 @@ def drop_concurrently(order: Order) -> Execution:
     )
     with contextlib.closing(connection), Watch(order.settings, connection.get_backend_pid()) as watch:
         return _Drop(order, about, connection, watch).run()
+
+
+def gone_already(request: PlanRequest, digest: str) -> Execution | None:
+    """What is to be said of an index that was planned and is not there any more; ``None``: nothing was planned.
+
+    Whoever dropped it, an attempt of the same run that died before it could tell included, it is what was asked for.
+
+    :param digest: of the plan.
+    """
+    wanted = request.object
+    if wanted is None or wanted.index_drop != CONCURRENTLY or wanted.kind != INDEX or not digest:
+        return None
+    effect = Effect((Dropped("index", wanted.given, False, None),), (), (), (), (), (), 0)
+    check = Check("the index is gone", PASSED, "no such index", "no such index")
+    warning = f"The index {wanted.given} was gone before it was dropped here: an earlier attempt had done it, or somebody else."
+    return Execution(True, "", effect, (check,), (), (), (), 0.0, (warning,))
 
 
 class _Drop:
@@ -261,7 +278,9 @@ class _Drop:
                 cursor, effect, resolved, before, only_drops=True, wanted=self._order.checks,
                 accept_left_over=self._order.accept_left_over,
             )  # fmt: skip
-            effect = dataclasses.replace(effect, invalid=tuple(item.identity for item in invalid_objects(cursor)))
+            invalid = [item.identity for item in invalid_objects(cursor)]
+            disabled = [item.identity for item in disabled_triggers(cursor)]
+            effect = dataclasses.replace(effect, invalid=(*invalid, *disabled))
         failed = failed_checks(checks)
         if failed:
             raise NeedsAttention(

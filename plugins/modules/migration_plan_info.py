@@ -20,6 +20,7 @@ extends_documentation_fragment:
   - cypher.rollback.attributes
   - cypher.rollback.postgres
   - cypher.rollback.plan
+  - cypher.rollback.checks
 attributes:
   check_mode:
     support: full
@@ -80,11 +81,18 @@ EXAMPLES = r"""
     project_dir: /srv/cypher-erp
     version: "0003"
   register: plan
+
+- name: See what depends on a table
+  cypher.rollback.migration_plan_info:
+    login_db: cypher_erp
+    object:
+      table: b2b.new_table
+      cascade: true
 """
 
 RETURN = r"""
 outcome:
-  description: V(planned), or V(nothing_to_do) when no such migration is applied.
+  description: V(planned), or V(nothing_to_do) when no such migration is applied, or there is no such object.
   returned: success
   type: str
   sample: planned
@@ -99,7 +107,10 @@ target:
   type: dict
   sample: {"host": "db1", "port": 5432, "database": "cypher_erp", "server_version": "15.18", "system_identifier": "7312345678901234567"}
 plan:
-  description: Versions newest first, number of statements, scripts with file, line and checksum, and the state of each version.
+  description:
+    - Versions newest first, number of statements, scripts with file, line and checksum, and the state of each version.
+    - With O(object), a label in place of the version, and in C(object) its identity, the statement, what goes with it, what
+      goes only by CASCADE, and whether the application goes on meanwhile, with the reason.
   returned: success
   type: dict
   sample: {"versions": ["0003"], "statements": 14, "digest": "0e1f…", "scripts": [], "states": {}}
@@ -135,11 +146,13 @@ import os
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.cypher.rollback.plugins.module_utils import (
     backup,
+    checks,
     connection,
     errors,
     planning,
     readiness,
     sql,
+    wanted_checks,
 )
 
 
@@ -175,6 +188,7 @@ def check_backup(params, version):
 
 def plan(params, check_mode):
     """All that the module returns."""
+    wanted_checks.refuse_malformed(checks.wanted_checks(params))
     planned = planning.plan_rollback(planning.plan_request(params))
     warnings = list(planned.warnings)
     if params["run_dir"] and not check_mode:
@@ -201,6 +215,7 @@ def main(make_module=AnsibleModule):
     argument_spec = {
         **connection.login_argument_spec(),
         **planning.plan_argument_spec(),
+        **checks.checks_argument_spec(),
         "backup_dir": {"type": "path"},
         "provider": {"type": "str", "default": "dump", "choices": list(backup.PROVIDERS)},
         "maintenance_db": {"type": "str", "default": "postgres"},
