@@ -243,6 +243,8 @@ def _send_mail(message: Message, deadline: Deadline, page: str) -> str:
     except smtplib.SMTPNotSupportedError as err:
         raise NotDelivered(f"the mail server cannot do what is needed, and nothing was sent: {err}") from err
     except smtplib.SMTPServerDisconnected as err:
+        if isinstance(err.__context__, TimeoutError):
+            raise NotDelivered(f"gave no answer within {deadline.seconds:g} s") from err
         raise NotDelivered(f"the mail server closed the connection: {err}") from err
     except (OSError, smtplib.SMTPException) as err:
         raise _broken(err, deadline) from err

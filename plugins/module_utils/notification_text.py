@@ -15,7 +15,7 @@ import math
 import re
 import typing as t
 
-from .outcome import GOOD, Facts, facts, kind_of, still_down
+from .outcome import GOOD, Facts, facts, kind_of, still_down, stopped_hosts
 from .phrases import capital
 from .visible import visible
 
@@ -163,24 +163,31 @@ def _to_be_lost(report: Facts) -> list[str]:
     rows = report.get("rows_estimate")
     if isinstance(rows, int) and rows:
         lines.append(f"About {rows:,} row{'' if rows == 1 else 's'} will be lost.")
-    states = facts(facts(report, "plan"), "states")
-    objects = [
-        visible(name) for state in states.values() for name in facts({"state": state}, "state").get("present") or []
-    ]
+    objects = _planned_objects(facts(report, "plan"))
     if objects and kind_of(report) == "rollback":
         lines += [f"{len(objects)} object{'' if len(objects) == 1 else 's'} will be dropped or changed:"]
         lines += [f"  {name}" for name in _cut(objects)]
     return lines
 
 
+def _planned_objects(plan: Facts) -> list[str]:
+    """What the DOWNs of the plan name and is there; the states hold the versions that stay, too."""
+    states = facts(plan, "states")
+    chosen = [facts(states, str(version)) for version in plan.get("versions") or []]
+    return [visible(name) for state in chosen for name in state.get("present") or []]
+
+
 def _estimates(report: Facts) -> list[str]:
     items = facts(report, "checklists").get("before") or []
-    stop = [
+    known = [
         visible(item.get("evidence"))
         for item in items
-        if hasattr(item, "get") and item.get("key") == "downtime_estimated" and item.get("evidence")
+        if hasattr(item, "get")
+        and item.get("key") == "downtime_estimated"
+        and item.get("status") in ("passed", "confirmed")
+        and item.get("evidence")
     ]
-    return [f"Estimated stop: {said}" for said in stop[:1]]
+    return [f"Estimated stop: {said}" for said in known[:1]]
 
 
 def _ended(report: Facts) -> list[list[str]]:
@@ -310,7 +317,7 @@ def service_state(report: Facts) -> str:
     }
     if still_down(run):
         return "down"
-    if not facts(application, "stopped") and report.get("downtime_seconds") is None:
+    if not stopped_hosts(run) and report.get("downtime_seconds") is None:
         return "untouched"
     return "unproven" if facts(report, "smoke_tests").get("passed") is False else "up"
 

@@ -75,7 +75,7 @@ PLANNED = {
         "versions": [HOSTILE["version"]],
         "statements": 1,
         "scripts": [{"file": HOSTILE["path"]}],
-        "states": {"0003": {"present": [HOSTILE["object"]]}},
+        "states": {"0002": {"present": ["table b2b.stays"]}, "0003": {"present": [HOSTILE["object"]]}},
     },
     "rows_estimate": 1200,
 }
@@ -283,16 +283,43 @@ def test_stakeholders_read_no_technical_detail(outcome: str, event: str) -> None
 @pytest.mark.parametrize(
     ("outcome", "title", "sentences"),
     [
-        ("rolled_back", "The service works again", ["The latest change to the service was taken back.", "from 2026-11-22 15:01 UTC for 7 minutes. It works again."]),
-        ("restored", "The service works again", ["put back to an earlier state.", "What was entered or changed after 2026-11-22 14:00 UTC may be missing."]),
-        ("refused", "The service was not interrupted", ["Taking back the latest change to the service was not begun. Nothing was changed."]),
-        ("failed_unchanged", "The service works again", ["did not succeed. The data are as they were before.", "It works again."]),
-        ("needs_attention", "The service is not available", ["took effect, but something after that did not go", "since 2026-11-22 15:01 UTC, and does not work yet."]),
-        ("unknown", "The service is not available", ["it is not known yet whether it took effect.", "does not work yet."]),
+        (
+            "rolled_back",
+            "The service works again",
+            [
+                "The latest change to the service was taken back.",
+                "from 2026-11-22 15:01 UTC for 7 minutes. It works again.",
+            ],
+        ),
+        (
+            "restored",
+            "The service works again",
+            ["put back to an earlier state.", "What was entered or changed after 2026-11-22 14:00 UTC may be missing."],
+        ),
+        (
+            "refused",
+            "The service was not interrupted",
+            ["Taking back the latest change to the service was not begun. Nothing was changed."],
+        ),
+        (
+            "failed_unchanged",
+            "The service works again",
+            ["did not succeed. The data are as they were before.", "It works again."],
+        ),
+        (
+            "needs_attention",
+            "The service is not available",
+            ["took effect, but something after that did not go", "since 2026-11-22 15:01 UTC, and does not work yet."],
+        ),
+        (
+            "unknown",
+            "The service is not available",
+            ["it is not known yet whether it took effect.", "does not work yet."],
+        ),
         ("nothing_to_do", "The service was not interrupted", ["There was nothing to take back. Nothing was changed."]),
         ("backed_up", "The service was not interrupted", ["A backup of the service's data was made."]),
     ],
-)  # fmt: skip
+)
 def test_stakeholders_read_what_happened_since_when_and_whether_it_works(
     outcome: str, title: str, sentences: list[str]
 ) -> None:
@@ -300,6 +327,12 @@ def test_stakeholders_read_what_happened_since_when_and_whether_it_works(
     assert text.startswith(f"{title}\n")
     for sentence in sentences:
         assert sentence in text
+
+
+def test_an_application_that_was_not_running_was_not_interrupted() -> None:
+    stopped = {"hosts": {"app1": {"was_running": False, "stopped": False}}}
+    text = text_of({**WHOLE, "stop_result": stopped, "restart_result": {}}, audience="stakeholder")
+    assert "The service was not interrupted by it." in text
 
 
 def test_stakeholders_hear_how_bad_an_assessment_found_it() -> None:
@@ -337,7 +370,10 @@ def test_the_start_says_who_does_what_and_what_will_be_lost() -> None:
         "For: Ana Ionescu (dba lead), +40 721, ana@example.com",
     ):
         assert words in text
+    assert "b2b.stays" not in text
     assert "it stays in" in text_of(RESTORED, "start")
+    unknown = {**BEGUN, "checklist_result": {"items": [{**ESTIMATE, "status": "open"}]}}
+    assert "Estimated stop" not in text_of(unknown, "start")
     assert (data(message)["event"], data(message)["outcome"]) == ("start", "started")
     assert data(message)["plan"]["versions"] == ["0003"]
 
