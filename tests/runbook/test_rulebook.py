@@ -1,0 +1,174 @@
+# Copyright (c) 2026, the cypher.rollback authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The watch, run by ansible-rulebook itself: it rolls a migration back, or only asks, by setting."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import typing as t
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.support.runbook import REPOSITORY, Project, wait_until
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.conftest import Database
+
+RULEBOOK = Path(sys.executable).with_name("ansible-rulebook")
+SECONDS = 120
+
+pytestmark = [
+    pytest.mark.skipif(not RULEBOOK.exists(), reason="ansible-rulebook is not installed"),
+    pytest.mark.skipif(shutil.which("java") is None, reason="ansible-rulebook needs Java 17, and there is no java"),
+]
+
+
+class Watch:
+    """ansible-rulebook at work on a project, with a command that says what the test wants to be assessed."""
+
+    def __init__(self, project: Project, **settings: t.Any) -> None:
+        self.project = project
+        self.folder = project.folder
+        self.levels = self.folder / "levels.json"
+        self.asked = self.folder / "asked.jsonl"
+        self.output = self.folder / "rulebook.log"
+        self.assessments = self.folder / "assessments"
+        script = (
+            "import pathlib, sys; folder = pathlib.Path(sys.argv[1]); log = folder / 'assessments'; "
+            "log.open('a').write('.'); print((folder / 'levels.json').read_text())"
+        )
+        teller = "import sys; open(sys.argv[1], 'a').write(sys.stdin.read().strip() + '\\n')"
+        self.settings = {
+            "rollback_watch_inventory": str(project.inventory()),
+            "rollback_watch_interval": 0.3,
+            "rollback_watch_pause": 0.3,
+            "rollback_watch_times": 2,
+            "rollback_watch_command": [sys.executable, "-c", script, str(self.folder)],
+            "rollback_watch_ask_command": [sys.executable, "-c", teller, str(self.asked)],
+            **settings,
+        }
+
+    def says(self, level: str, **more: t.Any) -> None:
+        """What the next assessments say."""
+        finding = {"rule": "p0_down", "level": level, "status": "fired", "text": "The shop does not answer."}
+        severity = {"level": level, "inconclusive": False, "decided_by": ["p0_down"], "findings": [finding], **more}
+        new = self.levels.with_suffix(".new")
+        new.write_text(json.dumps({"cypher1": {"severity": severity, "run_id": "20261122T210000Z-assess-1"}}))
+        new.replace(self.levels)
+
+    def count(self) -> int:
+        """Assessments so far."""
+        return self.assessments.stat().st_size if self.assessments.exists() else 0
+
+    def questions(self) -> list[dict[str, t.Any]]:
+        """What somebody was asked so far."""
+        return [json.loads(line) for line in self.asked.read_text().splitlines()] if self.asked.exists() else []
+
+    def reports(self) -> list[dict[str, t.Any]]:
+        """Reports of the runs so far."""
+        files = [folder / "report.json" for folder in self.project.run_folders()]
+        return [json.loads(file.read_text()) for file in files if file.exists()]
+
+    def text(self) -> str:
+        """What ansible-rulebook printed so far."""
+        return self.output.read_text(encoding="utf-8", errors="replace")
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[subprocess.Popen[bytes]]:
+        """Start ansible-rulebook, and end it with what it started."""
+        variables = self.folder / "watch.yml"
+        variables.write_text(yaml.safe_dump(self.settings), encoding="utf-8")
+        inventory = str(self.project.inventory())
+        argv = [str(RULEBOOK), "-r", "cypher.rollback.watch_and_roll_back", "-i", inventory, "-e", str(variables)]
+        path = f"{RULEBOOK.parent}{os.pathsep}{os.environ['PATH']}"
+        with self.output.open("wb") as output:
+            process = subprocess.Popen(
+                argv,
+                cwd=REPOSITORY,
+                env={**self.project.environment(), "PATH": path},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        try:
+            yield process
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(5)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+@pytest.fixture
+def project(tmp_path: Path, database: Database) -> Project:
+    """A project whose newest migration is 0003."""
+    project = Project(tmp_path, database)
+    project.migrate("0003")
+    return project
+
+
+def orders(database: Database) -> object:
+    """The table that 0003 made, if it is there."""
+    return database.execute("SELECT to_regclass('b2b.orders')")[0][0]
+
+
+def test_it_rolls_back_once_what_stays_critical(project: Project, database: Database) -> None:
+    watch = Watch(project, rollback_watch_action="rollback", rollback_watch_version="0003")
+    watch.says("Low")
+    with watch.running():
+        wait_until(lambda: watch.count() >= 3, SECONDS)
+        assert watch.reports() == []
+        watch.says("Critical", inconclusive=True)
+        wait_until(watch.questions, SECONDS)
+        assert orders(database) is not None, watch.text()
+        watch.says("Critical")
+        wait_until(watch.reports, SECONDS)
+        seen = watch.count()
+        wait_until(lambda: watch.count() >= seen + 8, SECONDS)
+    assert [report["outcome"] for report in watch.reports()] == ["rolled_back"], watch.text()
+    assert orders(database) is None
+    assert [question["wanted"] for question in watch.questions()] == ["ask"]
+
+
+def test_it_only_asks_where_that_is_set(project: Project, database: Database) -> None:
+    watch = Watch(project, rollback_watch_version="0003")
+    watch.says("Critical")
+    with watch.running():
+        wait_until(watch.questions, SECONDS)
+        seen = watch.count()
+        wait_until(lambda: watch.count() >= seen + 8, SECONDS)
+    (question,) = watch.questions()
+    assert question["text"] == (
+        "cypher1 is Critical (2 in a row). The shop does not answer. To roll back, run: ansible-playbook -i "
+        f"{watch.settings['rollback_watch_inventory']} cypher.rollback.rollback -e version=0003 -e rollback_hosts=cypher1"
+    )
+    assert question["text"].split(" To roll back")[0] in " ".join(watch.text().split())
+    assert watch.reports() == []
+    assert orders(database) is not None
+
+
+def test_it_does_not_start_without_the_version_that_it_is_to_roll_back(project: Project) -> None:
+    watch = Watch(project, rollback_watch_action="rollback")
+    watch.says("Critical")
+    with watch.running() as process:
+        process.wait(SECONDS)
+    assert (
+        "rollback_watch_action is rollback, and rollback_watch_version is empty: nothing is rolled back by itself without "
+        "its version. Give the version, or use ask."
+    ) in " ".join(watch.text().split())
+    assert watch.count() == 0
