@@ -5,18 +5,36 @@
 
 from __future__ import annotations
 
+import os
 import typing as t
 
 from ansible import constants
 from ansible.utils.display import Display
-from ansible_collections.cypher.rollback.plugins.module_utils.journal import nameless_run
+from ansible_collections.cypher.rollback.plugins.module_utils.journal import REPORT, nameless_run
 from ansible_collections.cypher.rollback.plugins.module_utils.report import plain
 from ansible_collections.cypher.rollback.plugins.module_utils.summary import summary
 from ansible_collections.cypher.rollback.plugins.modules import run_report
 from ansible_collections.cypher.rollback.plugins.plugin_utils.controller import controller_facts
 from ansible_collections.cypher.rollback.plugins.plugin_utils.in_process import EngineAction
+from ansible_collections.cypher.rollback.plugins.plugin_utils.page import pages
 
 display = Display()
+
+
+def drawn(arguments: dict[str, t.Any]) -> dict[str, str]:
+    """The texts for people. Whatever goes wrong with them, the report must be written."""
+    report = dict(arguments["report"])
+    report["report_path"] = report.get("report_path") or os.path.join(
+        str(arguments.get("run_dir") or ""), str(arguments["run_id"]), REPORT
+    )
+    try:
+        return pages(report, arguments.get("languages") or ("ro", "en"))
+    except Exception as err:  # noqa: BLE001 (a name or a value that nobody thought of)
+        display.warning(
+            f"The page and the post-mortem of run {arguments['run_id']} could not be drawn: {type(err).__name__}: {err}. "
+            "Its report is written all the same."
+        )
+        return {}
 
 
 class ActionModule(EngineAction):
@@ -31,8 +49,8 @@ class ActionModule(EngineAction):
         answer: dict[str, t.Any] = {"changed": False, "outcome": report.get("outcome")}
         if not self._task.check_mode:
             written = {**arguments, "run_id": run_id, "report": report, "controller": controller_facts(task_vars)}
-            answer = super().run_module(written, task_vars)
-            report["report_path"] = answer.get("path")
+            answer = super().run_module({**written, "pages": drawn(written)}, task_vars)
+            report |= {"report_path": answer.get("path"), "pages": answer.get("pages") or {}}
         # The report is in its file and in the facts; here it would bury what the operator looks for.
         answer.pop("invocation", None)
         text = summary(report)

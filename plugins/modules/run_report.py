@@ -13,6 +13,8 @@ version_added: 1.0.0
 description:
   - Writes C(report.json) into the run's folder, whole or not at all, notes the end of the run in its
     journal, and gives back its claim.
+  - Next to it, C(report.html), one page that loads nothing, and C(post-mortem.md), filled in with everything that the run
+    knows. Where these cannot be drawn or written, a warning says so, and the report is there all the same.
   - Shows a summary on the console. A report that is there already is never replaced, the new one gets a number then.
   - Does not fail because of the run's outcome. Writing the report does not count as a change.
 extends_documentation_fragment:
@@ -41,6 +43,18 @@ options:
     description: Name of this run. Empty, as in a run that ended before it had one, a name is made up.
     type: str
     required: true
+  languages:
+    description: Languages of the questions in the post-mortem.
+    type: list
+    elements: str
+    choices: [ro, en]
+    default: [ro, en]
+  pages:
+    description:
+      - Texts for people that are written next to the report, by the names of their files.
+      - Filled in by the action plugin of this name, which draws them.
+    type: dict
+    default: {}
   controller:
     description:
       - The process that runs the playbook.
@@ -64,6 +78,11 @@ path:
   type: str
   returned: outside check mode
   sample: /var/backups/cypher-erp/runs/20261122T152140Z-0003-5f2c/report.json
+pages:
+  description: Paths of the texts for people, by the names of their files.
+  type: dict
+  returned: outside check mode
+  sample: {"report.html": "/var/backups/cypher-erp/runs/20261122T152140Z-0003-5f2c/report.html"}
 run_id:
   description: Name of the run.
   type: str
@@ -96,6 +115,7 @@ from ansible_collections.cypher.rollback.plugins.module_utils.journal import (
     utc_now,
     write_report,
 )
+from ansible_collections.cypher.rollback.plugins.module_utils.run_pages import write_pages
 
 
 def release(params: dict[str, t.Any]) -> bool:
@@ -118,6 +138,15 @@ def write(params: dict[str, t.Any]) -> str:
     return path
 
 
+def written_pages(module: t.Any, path: str) -> dict[str, str]:
+    """Write the pages; without them, the report is worth as much."""
+    try:
+        return write_pages(path, module.params["pages"])
+    except OSError as err:
+        module.warn(f"The page and the post-mortem of the run could not be written: {err}. The report is {path}.")
+        return {}
+
+
 def main(make_module: t.Callable[..., t.Any] = AnsibleModule) -> None:
     """Run the module."""
     module = make_module(
@@ -125,6 +154,13 @@ def main(make_module: t.Callable[..., t.Any] = AnsibleModule) -> None:
             "report": {"type": "dict", "required": True},
             "run_dir": {"type": "path", "required": True},
             "run_id": {"type": "str", "required": True},
+            "languages": {
+                "type": "list",
+                "elements": "str",
+                "choices": ["ro", "en"],
+                "default": ["ro", "en"],
+            },
+            "pages": {"type": "dict", "default": {}},
             "controller": {"type": "dict"},
         },
         supports_check_mode=True,
@@ -133,8 +169,10 @@ def main(make_module: t.Callable[..., t.Any] = AnsibleModule) -> None:
     if module.check_mode:
         module.exit_json(changed=False, outcome=outcome)
     trouble = path = ""
+    pages: dict[str, str] = {}
     try:
         path = write(params)
+        pages = written_pages(module, path)
     except (OSError, RollbackError) as err:
         trouble = (
             f"The report of run {params['run_id']} could not be written: {err}. The run itself ended as {outcome}."
@@ -145,7 +183,7 @@ def main(make_module: t.Callable[..., t.Any] = AnsibleModule) -> None:
         trouble, released = trouble or str(err), False
     if trouble:
         module.fail_json(msg=trouble, outcome=outcome, released=released)
-    module.exit_json(changed=False, path=path, outcome=outcome, released=released)
+    module.exit_json(changed=False, path=path, pages=pages, outcome=outcome, released=released)
 
 
 if __name__ == "__main__":
