@@ -31,12 +31,43 @@ def committed_rollback(run_dir: str, target: Target, run_id: str = "") -> dict[s
         report
         for report in _reports(run_dir)
         if _is_of(report, target)
-        and report.get("runbook") == "rollback"
+        and report.get("runbook") in ("rollback", "rollback_object")
         and (report.get("outcome") == "rolled_back" or report.get("committed"))
         and (report.get("backup") or {}).get("id")
         and run_id in ("", report.get("run_id"))
     ]
     return max(found, key=lambda report: str(report.get("finished_at")), default=None)
+
+
+def newest_reports(run_dir: str, system_identifier: str, database: str, at_most: int = 50) -> list[dict[str, t.Any]]:
+    """The reports of the newest runs on a database, the newest first by when it was written.
+
+    :param at_most: reports that are read, so that years of runs cost no more than a few.
+    """
+    found: list[tuple[float, str]] = []
+    with contextlib.suppress(OSError):
+        for name in os.listdir(run_dir):
+            with contextlib.suppress(OSError):
+                found.append((os.stat(os.path.join(run_dir, name, REPORT)).st_mtime, name))
+    reports = [_read(run_dir, name) for _time, name in sorted(found, reverse=True)[:at_most]]
+    wanted = (system_identifier, database)
+    return [
+        report
+        for report in reports
+        if report
+        and ((report.get("target") or {}).get("system_identifier"), (report.get("target") or {}).get("database"))
+        == wanted
+    ]
+
+
+def _read(run_dir: str, name: str) -> dict[str, t.Any]:
+    with (
+        contextlib.suppress(OSError, ValueError),
+        open(os.path.join(run_dir, name, REPORT), encoding="utf-8") as file,
+    ):
+        report = json.load(file)
+        return report if isinstance(report, dict) else {}
+    return {}
 
 
 def _is_of(report: dict[str, t.Any], target: Target) -> bool:

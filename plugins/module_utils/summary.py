@@ -9,6 +9,8 @@ import textwrap
 import typing as t
 
 from .outcome import Facts, facts, failed_checks
+from .severity_table import severity_table
+from .verification_table import verification_table
 from .visible import visible
 
 WIDTH = 96
@@ -30,9 +32,10 @@ _TO_BE_SEEN_TO = ("failed_unchanged", "needs_attention", "unknown")
 
 def summary(report: Facts) -> str:
     """Plain text of at most 96 columns, except for paths and commands, which must stay whole to be copied."""
-    parts = [_head(report), _message(report), _contacts(report)]
+    parts = [_head(report), _message(report), *_severity(report), _contacts(report)]
     if report["outcome"] != "nothing_to_do":
         parts += [*_restore(report), _plan(report), *_effect(report), *_preview(report), _verification(report)]
+        parts += _checklists(report)
     parts += [
         _code(report),
         _application(report),
@@ -50,6 +53,10 @@ def _head(report: Facts) -> list[str]:
     rule = "=" * WIDTH
     words = str(report["outcome"]).replace("_", " ").upper()
     return [rule, *_wrapped(visible(f"{words}   {where}   run {report.get('run_id') or 'without a name'}"), ""), rule]
+
+
+def _severity(report: Facts) -> list[list[str]]:
+    return severity_table(facts(report, "severity"), whole=report.get("runbook") == "assess")
 
 
 def _message(report: Facts) -> list[str]:
@@ -253,12 +260,40 @@ def _verification(report: Facts) -> list[str]:
     failed = failed_checks(checks)
     passed = sum(check.get("status") == "passed" for check in checks)
     lines = [f"VERIFICATION  {passed} passed, {len(failed)} failed"]
+    if report.get("runbook") == "verify":
+        return [*lines, *verification_table(checks, WIDTH)]
     for check in failed:
         lines.append(f"  FAILED  {visible(check.get('name'))}")
         lines += [
             f"          {key} {visible(check.get(key))}" for key in ("expected", "actual") if check.get(key) is not None
         ]
     return lines
+
+
+#: An item of a checklist in one word; what is none of these needs a look.
+_CHECKED = {"passed": "yes", "confirmed": "yes", "not_applicable": "-", "failed": "NO", "denied": "NO"}
+
+
+def _checklists(report: Facts) -> list[list[str]]:
+    """The items of each list that are not as they should be; in a preview, all of them."""
+    lists = facts(report, "checklists")
+    parts = []
+    for phase in ("before", "after"):
+        items = lists.get(phase) or []
+        fine = [item for item in items if _CHECKED.get(str(item.get("status")), "NO") != "NO"]
+        shown = items if report.get("check_mode") else [item for item in items if item not in fine]
+        title = f"CHECKLIST {phase} the rollback  {len(fine)} of {len(items)} hold"
+        lines = [line for item in shown for line in _item(item)]
+        parts.append([title, *lines] if items else [])
+    return parts
+
+
+def _item(item: Facts) -> list[str]:
+    status = str(item.get("status"))
+    word = f"{_CHECKED.get(status, status):<8}"
+    text = f"{visible(facts(item, 'text').get('en') or item.get('key'))}: {visible(item.get('evidence'))}"
+    lines = textwrap.wrap(text, WIDTH - 10, break_long_words=False, break_on_hyphens=False)
+    return [f"  {word if not number else ' ' * 8}{line}" for number, line in enumerate(lines)]
 
 
 def _application(report: Facts) -> list[str]:
@@ -322,6 +357,7 @@ def _where(report: Facts) -> list[str]:
         lines.append(f"        {visible(backup['path'])}")
     if report.get("report_path"):
         lines.append(f"REPORT  {visible(report['report_path'])}")
+        lines += [f"        {visible(path)}" for path in facts(report, "pages").values()]
     elif report.get("check_mode"):
         lines.append("Check mode: nothing was stopped, written or sent.")
     return lines

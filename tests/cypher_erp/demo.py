@@ -51,6 +51,7 @@ SHOWN = ("WOULD BE LOST", "ROWS", "SKIPPED", "LEFT OVER", "WARNINGS", "Check mod
 
 STAGES = {
     "plan": "finds the DOWN of 0003, checks what can be known before anything is stopped",
+    "checklist": "goes through the checklist: what a program can check, with its evidence, and what people answered",
     "early_backup": "dumps the database while the shop still runs",
     "stop": "stops the shop, so that nobody writes what is about to go",
     "backup": "dumps the database, counts its rows in the same snapshot, reads the dump back",

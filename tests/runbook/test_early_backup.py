@@ -22,7 +22,8 @@ if t.TYPE_CHECKING:
     from tests.conftest import Database
 
 STAGES = [
-    "plan", "early_backup", "stop", "backup", "rollback", "verify", "previous_code", "restart", "smoke_test", "notify",
+    "plan", "checklist", "early_backup", "stop", "backup", "rollback", "verify", "previous_code", "restart", "smoke_test",
+    "closing_checklist", "notify",
 ]  # fmt: skip
 
 
@@ -112,7 +113,7 @@ def test_where_the_early_backup_fails_nothing_is_stopped(project: Project, datab
         assert (project.dump(), project.published()) == (before, [])
     assert run.report is not None
     assert run.report["downtime_seconds"] is None
-    assert [stage["name"] for stage in run.report["stages"]] == ["plan", "early_backup", "notify"]
+    assert [stage["name"] for stage in run.report["stages"]] == ["plan", "checklist", "early_backup", "notify"]
 
 
 @pytest.mark.parametrize("threshold", ["", -1, 10**12])

@@ -390,17 +390,3 @@ def test_a_read_only_server(project: Project, application: Application) -> None:
     assert run.outcome == "refused", run.output
     assert "read-only" in run.message
     assert application.running
-
-
-def test_a_checklist_that_nobody_confirmed(project: Project, application: Application) -> None:
-    project.settings |= {"rollback_require_checklist": True}
-    preview = project.run("-e", "version=0003", "--check")
-    assert preview.returncode == 0, preview.output
-    run = project.run("-e", "version=0003")
-    assert run.outcome == "refused", run.output
-    assert "checklist_confirmed=yes" in run.message
-    assert "stakeholders" in run.message
-    assert application.running
-    application.release_file.write_text("0002\n", encoding="utf-8")
-    run = project.run("-e", "version=0003", "-e", "checklist_confirmed=yes")
-    assert (run.returncode, run.outcome) == (0, "rolled_back"), run.output

@@ -105,7 +105,8 @@ def test_application_and_backup_around_a_rollback(project: Project) -> None:
     assert run.report is not None
     assert run.report["downtime_seconds"] > 0
     assert [stage["name"] for stage in run.report["stages"]] == [
-        "plan", "stop", "backup", "rollback", "verify", "previous_code", "restart", "smoke_test", "notify",
+        "plan", "checklist", "stop", "backup", "rollback", "verify", "previous_code", "restart", "smoke_test",
+        "closing_checklist", "notify",
     ]  # fmt: skip
     (backup,) = project.published()
     assert stat.S_IMODE(backup.stat().st_mode) == 0o700
