@@ -318,7 +318,12 @@ def chosen(channels: Sequence[t.Any], occasion: Occasion) -> tuple[list[Message]
         if occasion.event not in channel.events:
             continue
         if channel.is_told(level):
-            messages += _messages(channel, occasion)
+            try:
+                messages += _messages(channel, occasion)
+            # The others are to be told whatever is wrong with the words for this one.
+            except Exception as err:  # noqa: BLE001 (a report of any shape may come in)
+                said = f"no text could be made for it: {type(err).__name__} {err}"
+                notes.append(note_of(channel, occasion.event, "failed", said))
         else:
             told = f"it is told of {', '.join(channel.severities)}, and this is {level}"
             notes.append(note_of(channel, occasion.event, "skipped", told))

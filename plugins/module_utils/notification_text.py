@@ -224,12 +224,14 @@ _DOES = {
     "restore": "the data of the service are being put back to an earlier state",
     "backup": "a backup of the service's data is being made",
     "assess": "the state of the service is being looked at",
+    "verify": "the data of the service are being examined",
 }
 _TRIED = {
     "rollback": "Taking back the latest change to the service",
     "restore": "Putting the data of the service back to an earlier state",
     "backup": "Making a backup of the service's data",
     "assess": "Looking at the state of the service",
+    "verify": "Examining the data of the service",
 }
 _DONE = {
     "rolled_back": "The latest change to the service was taken back.",
@@ -237,6 +239,7 @@ _DONE = {
     "nothing_to_do": "There was nothing to take back. Nothing was changed.",
     "backed_up": "A backup of the service's data was made.",
     "assessed": "The state of the service was looked at.",
+    "verified": "The data of the service were examined, and found to be in order.",
 }
 _NOT_DONE = {
     "refused": "was not begun. Nothing was changed.",
@@ -290,6 +293,8 @@ def _plain_outcome(report: Facts) -> str:
             f" It was judged as {severity_level(report)}." if outcome == "assessed" and severity_level(report) else ""
         )
         return _DONE[outcome] + level + lost
+    if outcome == "needs_attention" and kind_of(report) == "verify":
+        return "The data of the service were examined, and something was found that has to be looked at."
     tried = _TRIED[kind_of(report)]
     if outcome == "needs_attention" and report.get("committed"):
         return f"{tried} took effect, but something after that did not go as it should.{lost}"

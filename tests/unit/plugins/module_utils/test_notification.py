@@ -335,6 +335,25 @@ def test_an_application_that_was_not_running_was_not_interrupted() -> None:
     assert "The service was not interrupted by it." in text
 
 
+def test_stakeholders_hear_what_a_verification_found() -> None:
+    for outcome, sentence in (
+        ("verified", "The data of the service were examined, and found to be in order."),
+        ("needs_attention", "examined, and something was found that has to be looked at."),
+        ("refused", "Examining the data of the service was not begun. Nothing was changed."),
+    ):
+        report = {**compose(BEGUN), "runbook": "verify", "outcome": outcome}
+        [message] = chosen([webhook(audience="stakeholder")], Occasion(event_of(report), report, []))[0]
+        assert sentence in message.text.body()
+
+
+def test_a_report_of_another_shape_is_a_failed_note() -> None:
+    [note] = notify(
+        [webhook()], CONTACTS, {"outcome": "rolled_back", "effect": {"rows_lost": "many"}, "committed": True}
+    )
+    assert note["status"] == "failed"
+    assert note["message"].startswith("no text could be made for it: ValueError")
+
+
 def test_stakeholders_hear_how_bad_an_assessment_found_it() -> None:
     report = {**compose(BEGUN), "runbook": "assess", "outcome": "assessed"}
     [message] = chosen([webhook(audience="stakeholder")], Occasion("end", report, []))[0]
