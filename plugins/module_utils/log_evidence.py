@@ -14,7 +14,7 @@ import typing as t
 import zoneinfo
 
 from .errors import Refused
-from .log_lines import CLASSES, Judge, LineTimes, begin_entry, default_class, quoted
+from .log_lines import CLASSES, Judge, LineTimes, begin_entry, default_class, quoted, without_colours
 from .log_reading import CannotRead, Line, Reading, reader_of
 
 if t.TYPE_CHECKING:
@@ -163,7 +163,7 @@ def entries(lines: Iterable[Line]) -> Iterator[Entry]:
     last: dt.datetime | None = None
     for line in lines:
         last = line.at or last
-        first, *more = line.text.split("\n")
+        first, *more = without_colours(line.text).split("\n")
         if entry is None or line.level or not entry.takes(first):
             if entry is not None:
                 yield entry

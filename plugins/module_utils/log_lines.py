@@ -90,6 +90,10 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 _MORE = re.compile(r"^(?:\s|Caused by: |Suppressed: |\.\.\. \d+ more|During handling of|The above exception)|^$")
 _THROWN = re.compile(r"^(?:Traceback \(most recent call last\)|Exception in thread|[\w.$]+(?:Exception|Error)\b)")
 
+#: How a stack trace of Python begins, whose end is the next line that is not indented.
+_TRACE = "Traceback (most recent call last)"
+
+_COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _URL_USER = re.compile(r"(://)[^/\s:@]+@")
 _NAMED_SECRET = re.compile(
@@ -255,7 +259,7 @@ class Entry:
         return True
 
     def _belongs(self, line: str) -> bool:
-        if line.startswith("Traceback "):
+        if line.startswith(_TRACE):
             # One after "INFO starting" was printed by somebody else; one after "ERROR" is what the error is about.
             joins = self.in_trace or (self.level in ("critical", "error") and not self.traced)
             self.in_trace = self.traced = joins
@@ -263,17 +267,22 @@ class Entry:
         if _MORE.match(line):
             self.traced = self.traced or line.strip().startswith(("at ", "File "))
             return True
-        if self.in_trace and not line.startswith("{"):
+        if self.in_trace and not line.startswith("{") and not _ISO.match(line):
             # The last line of Python's, which names the exception.
             self.in_trace = False
             return True
         return bool(_THROWN.match(line)) and self.level in ("critical", "error") and not self.traced
 
 
+def without_colours(line: str) -> str:
+    """The line as it would be written into a file and not to a terminal."""
+    return _COLOUR.sub("", line) if "\x1b" in line else line
+
+
 def begin_entry(line: str, at: dt.datetime | None) -> Entry:
     """An entry of its first line."""
     line = line[:ENTRY_LIMIT]
-    return Entry(line, at, level_of(line), in_trace=line.startswith("Traceback "))
+    return Entry(line, at, level_of(line), in_trace=_TRACE in line)
 
 
 class Judge:
@@ -314,7 +323,7 @@ def quoted(text: str) -> str:
     """
     lines = [line for line in text.split("\n") if line.strip()] or [""]
     shown = lines[0]
-    if len(lines) > 1 and shown.startswith("Traceback "):
+    if len(lines) > 1 and _TRACE in shown:
         shown = f"{shown} … {lines[-1]}"
     shown = " ".join(_CONTROL.sub(" ", shown[: QUOTE_LIMIT * 8]).split())
     return without_secrets(shown)[:QUOTE_LIMIT]
