@@ -53,7 +53,8 @@ _SHUT_OUT = re.compile(
     r"role \"[^\"]*\" does not exist|not permitted to log in|pooler|invalid (value|connection option|port|sslmode)",
     re.IGNORECASE,
 )
-_ADVICE = re.compile(r"\.? Check rollback_db_host,.*$", re.DOTALL)
+#: What libpq and our own message add to the reason.
+_ADVICE = re.compile(r"\s*Is the server running (on that host|locally).*$|\.? Check rollback_db_host,.*$", re.DOTALL)
 _SILENT = "the database does not answer"
 
 
@@ -124,6 +125,24 @@ def measure_host(sources: HostSources) -> Measured:
         "health": [{**entry, **own} for entry in health],
         "prometheus": list(prometheus),
     }
+
+
+def evidence_of_hosts(results: Iterable[Mapping[str, t.Any]]) -> list[Measured]:
+    """The option ``evidence`` from the results of a loop over hosts; those that had nothing to look at are left out."""
+    found: list[Measured] = []
+    for result in results:
+        host = str(result.get("__assess_host") or result.get("item") or "")
+        if result.get("evidence"):
+            found.append(dict(result["evidence"]))
+        elif result.get("unreachable"):
+            found.append({"host": host, "problem": f"the host cannot be reached: {_one_line(result.get('msg'))}"})
+        elif not result.get("skipped"):
+            found.append({"host": host, "problem": _one_line(result.get("msg")) or "the host gave no answer"})
+    return found
+
+
+def _one_line(text: t.Any) -> str:
+    return " ".join(str(text or "").split()).rstrip(".")
 
 
 def assess(request: AssessRequest) -> dict[str, t.Any]:

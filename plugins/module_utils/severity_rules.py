@@ -135,10 +135,9 @@ def performance(level: str) -> Judge:
             return not_measured(measured, "queries", _not_compared(queries))
         found = [entry for entry, possible in compared if possible == (level,)]
         doubtful = [entry for entry, possible in compared if level in possible and len(possible) > 1]
-        number = len(compared)
-        if level == LOW and len(found) < number:
+        if level == LOW and len(found) < len(compared):
             found = []
-        clear = f"None of {number} compared {'query is' if number == 1 else 'queries is'} in that range."
+        clear = f"{counted(len(compared), 'query', 'queries')} compared, none in that range."
         return _judged(found, doubtful, _times, clear, "; the runs differ too much to tell on which side of the limit")
 
     return judge
@@ -150,17 +149,17 @@ def _not_compared(found: Sequence[Entry]) -> str:
 
 
 def _times(entry: Entry) -> str:
-    name = visible(entry.get("name"))
+    name = f'query "{visible(entry.get("name"))}"'
     if entry.get("timed_out"):
         return f"{name} did not end within {number(entry.get('timeout_ms'))} ms, baseline {number(entry.get('baseline_ms'))} ms"
     range_ = (
-        f", {entry['change_low_percent']:+.0f} to {entry['change_high_percent']:+.0f} %"
+        f", {percent(entry['change_low_percent'])} to {percent(entry['change_high_percent'])} %"
         if entry.get("change_low_percent") is not None and entry.get("change_high_percent") is not None
         else ""
     )
     return (
         f"{name}: {number(entry.get('now_ms'))} ms (median of {entry.get('runs')}, spread {number(entry.get('spread_ms'))} ms), "
-        f"baseline {number(entry.get('baseline_ms'))} ms, {entry['change_percent']:+.0f} %{range_ and f' ({range_[2:]})'}"
+        f"baseline {number(entry.get('baseline_ms'))} ms, {percent(entry['change_percent'])} %{range_ and f' ({range_[2:]})'}"
     )
 
 
@@ -169,6 +168,11 @@ def number(value: t.Any) -> str:
     if value is None:
         return "?"
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def percent(value: float) -> str:
+    """A change for people, with its sign, exact enough to see on which side of a limit it is."""
+    return f"{value:+.0f}" if abs(value) >= 100 else f"{value:+.1f}"
 
 
 def query_timeouts(measured: Measurements, _thresholds: Thresholds) -> Judgement:
@@ -185,7 +189,7 @@ def query_timeouts(measured: Measurements, _thresholds: Thresholds) -> Judgement
 
 def _timed_out(entry: Entry) -> str:
     seconds = float(entry.get("timeout_ms") or 0) / 1000
-    return f"{visible(entry.get('name'))} did not end within {seconds:g} s (rollback_severity_query_timeout)"
+    return f'query "{visible(entry.get("name"))}" did not end within {seconds:g} s (rollback_severity_query_timeout)'
 
 
 def failing_queries(measured: Measurements, _thresholds: Thresholds) -> Judgement:
@@ -206,7 +210,7 @@ def failing_queries(measured: Measurements, _thresholds: Thresholds) -> Judgemen
 
 
 def _failing(entry: Entry) -> str:
-    return f"the critical query {visible(entry.get('name'))} fails: {visible(entry.get('error'))}"
+    return f'the critical query "{visible(entry.get("name"))}" fails: {visible(entry.get("error"))}'
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------
@@ -231,7 +235,7 @@ def lost_rows(measured: Measurements, thresholds: Thresholds) -> Judgement:
         for entry, fall in lost
         if entry not in found and (entry.get("problem") or (fall is not None and fall > thresholds["rows_tolerated_percent"]))
     ]  # fmt: skip
-    clear = f"{counted(len(compared), 'critical table has', 'critical tables have')} not lost rows."
+    clear = f"{counted(len(compared), 'critical table', 'critical tables')} compared, no rows lost."
     return _judged(found, doubtful, _rows, clear)
 
 
@@ -328,7 +332,7 @@ def _logs(
         return _judged(
             [], unread, lambda log: f"{_place(log)} could not be read: {visible(log['problem']).rstrip('.')}", ""
         )
-    return _judged(found, doubtful, said, f"{counted(len(read), 'log has', 'logs have')} none of it.", why)
+    return _judged(found, doubtful, said, f"{counted(len(read), 'log', 'logs')} read, nothing of it there.", why)
 
 
 def _counted_lines(key: str, one: str, many: str) -> Callable[[Entry], str]:
@@ -380,7 +384,7 @@ def health(found: Mapping[str, Sequence[str]], priorities: Iterable[str]) -> Jud
             return not_measured(measured, "health", f"no check of priority {names} in rollback_health_checks")
         fired = [check for check in own if check.get("status") in found.get(str(check.get("priority")), ())]
         doubtful = [check for check in own if check.get("status") == "inconclusive" and check.get("priority") in wanted]
-        return _judged(fired, doubtful, _check, f"{counted(len(own), 'check shows', 'checks show')} none of it.")
+        return _judged(fired, doubtful, _check, f"{counted(len(own), 'check', 'checks')} made, nothing of it there.")
 
     return judge
 
@@ -412,7 +416,7 @@ def metrics(level: str) -> Judge:
         if level == LOW and len(found) < len(values):
             found = []
         return _judged(
-            found, doubtful, _metric, f"{counted(len(values), 'metric is', 'metrics are')} not in that range."
+            found, doubtful, _metric, f"{counted(len(values), 'metric', 'metrics')} compared, none in that range."
         )
 
     return judge
@@ -429,7 +433,7 @@ def _metric(value: Entry) -> str:
     if value.get("problem"):
         return f"the metric {name} has no value: {visible(value['problem']).rstrip('.')}"
     change = value.get("change_percent")
-    before = f", baseline {value.get('baseline_value'):.4g}, {change:+.0f} %" if change is not None else ""
+    before = f", baseline {value.get('baseline_value'):.4g}, {percent(change)} %" if change is not None else ""
     return f"the metric {name} is {value.get('value'):.4g}{before}"
 
 

@@ -261,7 +261,7 @@ severity:
       description: What decided it, in words.
       returned: always
       type: str
-      sample: "orders: 13.1 ms (median of 5, spread 0.40 ms), baseline 10.0 ms, +31 % (+28 to +34 %)."
+      sample: "orders: 13.1 ms (median of 5, spread 0.40 ms), baseline 10.0 ms, +31.0 % (+28.2 to +33.9 %)."
     assessed_at:
       description: UTC time.
       returned: always
