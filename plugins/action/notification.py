@@ -10,6 +10,20 @@ import typing as t
 from ansible_collections.cypher.rollback.plugins.module_utils.report import plain
 from ansible_collections.cypher.rollback.plugins.modules import notification
 from ansible_collections.cypher.rollback.plugins.plugin_utils.in_process import EngineAction
+from ansible_collections.cypher.rollback.plugins.plugin_utils.page import report_page
+
+
+def page_of(arguments: dict[str, t.Any]) -> str:
+    """The run's page where a mail can take it along; empty where there is none, or it cannot be drawn."""
+    mails = any(
+        hasattr(channel, "get") and channel.get("type") == "email" for channel in arguments.get("channels") or []
+    )
+    if not mails or arguments.get("event") == "start":
+        return ""
+    try:
+        return report_page(arguments["report"])
+    except Exception:  # noqa: BLE001 (run_report draws it again and says what is wrong with it)
+        return ""
 
 
 class ActionModule(EngineAction):
@@ -19,7 +33,8 @@ class ActionModule(EngineAction):
 
     def run_module(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         """The module's result, from plain data: messages are sent as JSON."""
-        return super().run_module(plain(arguments), task_vars)
+        given = plain(arguments)
+        return super().run_module({"page": "" if self._task.check_mode else page_of(given), **given}, task_vars)
 
     def is_here(self, task_vars: dict[str, t.Any]) -> bool:
         """Always, whatever the connection of the task's host."""

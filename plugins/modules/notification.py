@@ -56,7 +56,9 @@ options:
     type: float
     default: 10
   page:
-    description: The run's page as HTML, attached to mails for those who run the system. Empty, nothing is attached.
+    description:
+      - The run's page as HTML, attached to mails for those who run the system.
+      - Filled in by the action plugin of this name, from the report. Empty, nothing is attached.
     type: str
     default: ""
 """

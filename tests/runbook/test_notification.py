@@ -227,6 +227,8 @@ def test_a_run_tells_its_start_and_its_end_through_all_channels(
     assert "For: Ana (dba lead)" in began
     assert all(word not in json.dumps(receiver.bodies("teams")) for word in (database.name, "0003", "b2b"))
     assert len(server.letters) == 4
+    pages = [part.get_content() for _to, letter in server.letters for part in letter.iter_attachments()]
+    assert [run.report["run_id"] in page for page in pages] == [True]
     events = [json.loads(line)["event"] for line in (tmp_path / "events").read_text().splitlines()]
     assert events == ["start", "end"]
     # Before the application is stopped, and told in the order of the run.
