@@ -48,6 +48,10 @@ def without_credentials(url: str) -> str:
     scheme, mark, rest = url.partition("://")
     if mark:
         authority, slash, path = rest.partition("/")
+        name, _colon, port = authority.rpartition(":")
+        if name and "@" not in authority and not port.isdigit() and not port.endswith("]"):
+            # Not a port, so that it is the beginning of a password with a slash in it.
+            authority, slash, path = rest.rpartition("@")[2].partition("/")
         url = f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
     head, mark, query = url.partition("?")
     if not mark:
