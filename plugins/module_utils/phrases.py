@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import typing as t
@@ -29,8 +30,14 @@ def playbook(run: Facts, name: str, /, **extra: t.Any) -> str:
         if run.get("one_of_many") and run.get("host")
         else []
     )
-    given = [f"-e {shlex.quote(f'{key}={value}')}" for key, value in extra.items() if value not in (None, "")]
+    given = [f"-e {shlex.quote(_given(key, value))}" for key, value in extra.items() if value not in (None, "")]
     return " ".join(["ansible-playbook", *inventory, f"cypher.rollback.{name}", *given, *narrowed])
+
+
+def _given(key: str, value: t.Any) -> str:
+    """An extra variable; as JSON where ansible-playbook would split a value at its blanks or take its quotes away."""
+    text = str(value)
+    return json.dumps({key: text}, ensure_ascii=False) if re.search(r"""[\s"'\\]""", text) else f"{key}={text}"
 
 
 #: What our own refusals end with, after a colon.

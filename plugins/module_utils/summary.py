@@ -135,7 +135,24 @@ def _plan(report: Facts) -> list[str]:
     scripts = plan.get("scripts") or []
     versions = ", ".join(visible(version) for version in plan["versions"])
     lines = [f"PLAN  {versions}, {_count(plan.get('statements') or 0, 'statement')}"]
+    if facts(plan, "object"):
+        return [*lines, *_object_plan(facts(plan, "object"))]
     return lines + _cut([f"  {visible(script.get('version'))}  {visible(script.get('file'))}" for script in scripts])
+
+
+def _object_plan(about: Facts) -> list[str]:
+    """The statement that takes one object back, what goes with it, and what becomes of the application."""
+    lines = [f"  {visible(about.get('statement'))}"]
+    for title, items in (("with it go", about.get("parts")), ("CASCADE also drops", about.get("cascaded"))):
+        lines += [f"  {title}", *_cut([f"    {visible(item)}" for item in items])] if items else []
+    if about.get("kind") != "index":
+        return lines
+    way = (
+        "The application is NOT stopped"
+        if about.get("concurrently")
+        else "In a transaction, with the application stopped"
+    )
+    return [*lines, *_wrapped(f"{way}: {visible(about.get('why'))}", "  ")]
 
 
 def _effect(report: Facts) -> list[list[str]]:

@@ -168,8 +168,8 @@ def check_run_dir(run_dir):
         )
 
 
-def check_backup(params, version):
-    """Size of the database, and what is to be said about a backup of it."""
+def check_backup(params, version, concurrently=False):
+    """Size of the database, and what is to be said about a backup of it. A clone needs that nobody is connected."""
     if not params["backup_dir"]:
         return 0, []
     request = readiness.BackupRequest(
@@ -178,7 +178,7 @@ def check_backup(params, version):
         version=version,
         bin_dir=params["bin_dir"],
         require_patched=params["require_patched"],
-        provider=params["provider"],
+        provider="dump" if concurrently else params["provider"],
         maintenance_db=params["maintenance_db"],
         server_free_bytes=params["server_free_bytes"],
     )
@@ -195,7 +195,9 @@ def plan(params, check_mode):
         check_run_dir(params["run_dir"])
     database_bytes = 0
     if planned.plan.scripts:
-        database_bytes, backup_warnings = check_backup(params, planned.plan.versions[-1])
+        database_bytes, backup_warnings = check_backup(
+            params, planned.plan.versions[-1], bool(planned.plan.object and planned.plan.object.concurrently)
+        )
         warnings.extend(backup_warnings)
     return {
         "outcome": "planned" if planned.plan.scripts else "nothing_to_do",
