@@ -278,7 +278,7 @@ def critical_tables(
             if found is None:
                 dropped = name in gone
                 told = "absent, a rollback dropped it" if dropped else "reported"
-                yield Check(title, PASSED if dropped else INFORMATION, told, "absent")
+                yield Check(title, PASSED if dropped else INFORMATION, told, told if dropped else "absent")
                 continue
             known = (counted or {}).get(found)
             rows = limit.ask(cursor, f"SELECT pg_catalog.count(*) FROM {found}")[0][0] if known is None else known

@@ -43,7 +43,7 @@ def schema_checks(
 
 def table_checks(catalog: Catalog) -> Iterator[Check]:
     """How many tables each schema has, and which. Partitions count with their table."""
-    inside: dict[str, list[str]] = {}
+    inside: dict[str, list[str]] = {item.identity: [] for item in catalog if item.catalog == "pg_namespace"}
     for item in catalog:
         if item.catalog == "pg_class" and item.kind in ("r", "p", "f") and not _is_partition(item.owners):
             inside.setdefault(item.schema or "", []).append(item.identity)

@@ -20,12 +20,14 @@ from .history import newest_reports
 
 if t.TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from .backup_catalog import Entry
     from .budget import Budget
     from .catalog import Catalog, Cursor
     from .server import Target
+
+NAME = "row counts since the newest backup"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,23 +106,32 @@ def row_checks(
     entry = known.newest
     if entry is None or entry.manifest is None:
         why = known.problem or "there is no backup of this database whose manifest can be relied on"
-        yield Check("row counts since the newest backup", INFORMATION, "reported", f"not checked: {why}")
+        yield Check(NAME, INFORMATION, "reported", f"not checked: {why}")
         return
-    compared = _counted(cursor, budget, catalog, entry.manifest.rows)
-    yield from _critical(compared, critical, known.dropped_since(entry), entry.id)
-    yield _summary(compared, entry)
+    wanted = {name for names in critical.values() for name in names}
+    compared = _counted(cursor, budget, catalog, _compared_with(entry.manifest.rows, catalog, wanted))
+    dropped = known.dropped_since(entry)
+    yield from _critical(compared, critical, dropped, entry.id)
+    yield _summary(compared, dropped, entry)
+
+
+def _compared_with(rows: Mapping[str, int], catalog: Catalog, critical: Collection[str]) -> dict[str, int]:
+    """The rows of a partitioned table are those of its partitions, which are compared themselves."""
+    parents = {item.identity for item in catalog if item.kind == "p"}
+    return {name: number for name, number in rows.items() if name not in parents or name in critical}
 
 
 def _counted(cursor: Cursor, budget: Budget, catalog: Catalog, before: Mapping[str, int]) -> _Compared:
     """Count, small tables first."""
-    there = {table.identity: table for table in catalog.tables()}
+    there = {item.identity: item for item in catalog if item.catalog == "pg_class" and item.kind in ("r", "p")}
     now: dict[str, int | None] = {name: None for name in before if name not in there}
     missed = {}
     for name in sorted(there.keys() & before.keys(), key=lambda each: (before[each], each)):
         try:
             if not _is_readable(cursor, there[name].oid):
                 raise NotChecked("this role may not read all its rows")
-            now[name] = int(budget.ask(cursor, f"SELECT pg_catalog.count(*) FROM ONLY {name}")[0][0])
+            only = "" if there[name].kind == "p" else "ONLY "
+            now[name] = int(budget.ask(cursor, f"SELECT pg_catalog.count(*) FROM {only}{name}")[0][0])
         except NotChecked as why:
             missed[name] = str(why)
     return _Compared(before, now, missed)
@@ -151,20 +162,20 @@ def _critical(
             yield Check(title, FAILED, expected, "empty")
 
 
-def _summary(compared: _Compared, entry: Entry) -> Check:
-    before, now, missed = compared.before, compared.now, compared.missed
-    lines = []
-    sorts = {"equal": 0, "grew": 0, "fell": 0, "gone": 0}
-    for name, rows in sorted(now.items()):
-        sort = (
-            "gone" if rows is None else "equal" if rows == before[name] else "grew" if rows > before[name] else "fell"
-        )
-        sorts[sort] += 1
-        if sort != "equal":
-            lines.append(f"{name}: {before[name]}, now {'gone' if rows is None else rows}")
-    said = [f"{number} {sort}" for sort, number in sorts.items() if number]
-    said += [f"{len(missed)} not checked"] if missed else []
-    lines += [f"{name}: not checked: {why}" for name, why in sorted(missed.items())]
+def _summary(compared: _Compared, dropped: Mapping[str, str], entry: Entry) -> Check:
+    sorts: dict[str, list[str]] = {"equal": [], "fell": [], "gone": [], "grew": [], "dropped by rollbacks": []}
+    for name, rows in sorted(compared.now.items()):
+        before = compared.before[name]
+        sort = "dropped by rollbacks" if name in dropped else "gone"
+        if rows is not None:
+            sort = "equal" if rows == before else "grew" if rows > before else "fell"
+        became = f"now {rows}" if rows is not None else f"gone, {dropped[name]}" if name in dropped else "gone"
+        sorts[sort].append(f"{name}: {before}, {became}")
+    said = [f"{len(names)} {sort}" for sort, names in sorts.items() if names]
+    said += [f"{len(compared.missed)} not checked"] if compared.missed else []
+    lines = [line for sort, names in sorts.items() if sort != "equal" for line in names]
+    shown = [line for sort in ("fell", "gone", "grew") for line in sorts[sort]]
+    lines += [f"{name}: not checked: {why}" for name, why in sorted(compared.missed.items())]
     age = f", {span(entry.age_seconds)} old" if entry.age_seconds is not None else ""
-    actual = f"{', '.join(said) or 'no table'}{f' ({some(lines, 3)})' if lines else ''}"
-    return Check(f"row counts since {entry.id}{age}", INFORMATION, "reported", actual, tuple(lines))
+    actual = f"{', '.join(said) or 'no table'}{f' ({some(shown, 3)})' if shown else ''}"
+    return Check(NAME, INFORMATION, f"those of {entry.id}{age}", f"{entry.id}{age}: {actual}", tuple(lines))
