@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import typing as t
 
-from . import restore_message
+from . import object_message, restore_message, verify_message
+from .assess_message import assessed, commands, severity_of
 from .outcome import Facts, facts, is_committed, kind_of, still_down, stopped_hosts
 from .phrases import (
     application_state,
@@ -32,15 +33,20 @@ NOTHING_DONE = "Nothing was stopped or changed."
 def message_for(outcome: str, run: Facts) -> str:
     """A few sentences, and the bare outcome as the last line."""
     say = {**_SENTENCES, **restore_message.SENTENCES} if kind_of(run) == "restore" else _SENTENCES
+    say = verify_message.sentences() if kind_of(run) == "verify" else say
     return f"{say[outcome](run)}\n{outcome}"
 
 
 def next_commands(outcome: str, run: Facts) -> list[str]:
     """The commands that go on from here, ready to be pasted."""
-    if kind_of(run) == "restore":
-        return restore_message.next_commands(outcome, run)
+    if kind_of(run) in ("restore", "verify"):
+        of_kind = restore_message.next_commands if kind_of(run) == "restore" else verify_message.next_commands
+        return of_kind(outcome, run)
+    if kind_of(run) == "assess":
+        return commands(severity_of(run), run) if severity_of(run) else []
     if outcome == "needs_attention":
-        return [restart_command(run), *_undo(run)]
+        half = object_message.half_dropped(run)
+        return [rollback_command(run)] if half else [restart_command(run), *_undo(run)]
     if outcome == "unknown":
         return [restart_command(run)]
     if outcome == "planned":
@@ -51,11 +57,15 @@ def next_commands(outcome: str, run: Facts) -> list[str]:
 def rollback_command(run: Facts) -> str:
     """The run once more, for real."""
     runbook = str(run.get("runbook") or "rollback")
-    return playbook(run, runbook, version=run.get("version"), to_version=run.get("to_version"))
+    return playbook(
+        run, runbook, version=run.get("version"), to_version=run.get("to_version"), **object_message.asked(run)
+    )
 
 
 def versions(run: Facts) -> str:
-    """The migrations that the run is about, as words."""
+    """The migrations that the run is about, or its one object, as words."""
+    if object_message.named(run):
+        return object_message.named(run)
     named = [str(version) for version in facts(facts(run, "plan_result"), "plan").get("versions") or []]
     wanted = named or [str(run[name]) for name in ("version", "to_version") if run.get(name)]
     if not wanted:
@@ -76,6 +86,7 @@ def _rolled_back(run: Facts) -> str:
         f"{capital(versions(run))} of {database(run)} {_are(run)} rolled back and verified; {application}{tested}.",
         _backup(run),
         _unfinished_code(run),
+        object_message.ledger(run),
     )
 
 
@@ -85,6 +96,8 @@ def _are(run: Facts) -> str:
 
 def _unfinished_code(run: Facts) -> str:
     code = facts(run, "previous_code_result")
+    if object_message.is_index(run):
+        return "No code depends on an index, so it was left as it is." if not code or code.get("skipped") else ""
     if code.get("skipped") or not code:
         return (
             "The code was left as it is (rollback_previous_ref is not set): deploy the release that fits this database."
@@ -101,8 +114,11 @@ def _nothing_to_do(run: Facts) -> str:
 
 
 def _planned(run: Facts) -> str:
+    if kind_of(run) == "assess":
+        return assessed(run)
+    ran = object_message.previewed(run) or "the DOWN was run there in a transaction that was undone."
     return (
-        f"Preview of {versions(run)} on {database(run)}: the DOWN was run there in a transaction that was undone. "
+        f"Preview of {versions(run)} on {database(run)}: {ran} "
         f"Nothing was stopped, written or sent.\nTo do it: {rollback_command(run)}"
     )
 
@@ -125,7 +141,7 @@ def _failed_unchanged(run: Facts) -> str:
     return join(
         said,
         f"{capital(unchanged + application)}.",
-        f"Put right what the first sentence names, then run {'it' if kind_of(run) == 'backup' else 'the rollback'} again.",
+        f"Put right what the first sentence names, then run {'the rollback' if kind_of(run) == 'rollback' else 'it'} again.",
     )
 
 
@@ -150,6 +166,8 @@ def _unknown(run: Facts) -> str:
 
 
 def _needs_attention(run: Facts) -> str:
+    if object_message.half_dropped(run):
+        return lines(first_error(run), object_message.ran_on(run), f"To go on: {rollback_command(run)}", _backup(run))
     return _attention_after_commit(run) if is_committed(run) else _attention_unchanged(run)
 
 
@@ -217,6 +235,7 @@ def _backed_up(run: Facts) -> str:
 _SENTENCES: dict[str, t.Callable[[Facts], str]] = {
     "rolled_back": _rolled_back,
     "backed_up": _backed_up,
+    "assessed": assessed,
     "nothing_to_do": _nothing_to_do,
     "planned": _planned,
     "refused": _refused,

@@ -24,7 +24,6 @@ from .severity_rules import (
     LEVELS,
     LOW,
     MEDIUM,
-    NOT_MEASURED,
     SETTING_OF,
     SOURCES,
     critical_lines,
@@ -54,6 +53,8 @@ ACTIONS = {
     MEDIUM: ("Watch and decide", "watch and decide"),
     LOW: ("Watch", "watch"),
 }
+#: A query that ends, and does not fail, may still be a hundred times slower than before.
+_SAYS_LITTLE = (("critical_query_timeout", "queries"), ("p0_down", "queries"))
 HOUR = dt.timedelta(hours=1)
 
 #: Percent are those of the document, where it has any. Rates are lines a minute.
@@ -201,15 +202,14 @@ def verdict(
     """The level with what decided it, what to do and until when.
 
     ``inconclusive`` says that nothing of that level fired for certain: it is the level only because unsure means the
-    higher one. Where nothing at all was measured, that is so of the highest.
+    higher one. Where nothing was measured that could say that it is well, that is so of the highest.
 
     :param now: when it is assessed.
     """
     moment = now or dt.datetime.now(dt.UTC)
     found = findings(measured, thresholds)
     level, deciding = _decided(found)
-    sure = bool(deciding) and any(finding["status"] != INCONCLUSIVE for finding in deciding)
-    inconclusive = not sure and (bool(deciding) or not any(finding["status"] == CLEAR for finding in found))
+    inconclusive = all(finding["status"] == INCONCLUSIVE for finding in deciding) if deciding else not _is_well(found)
     action, deadline = ACTIONS[level]
     if level == HIGH:
         deadline += f", by {moment + HOUR:%Y-%m-%d %H:%M} UTC"
@@ -237,13 +237,20 @@ def _decided(found: Sequence[dict[str, t.Any]]) -> tuple[str, list[dict[str, t.A
         doubtful = [finding for finding in own if finding["status"] == INCONCLUSIVE]
         if fired or doubtful:
             return level, fired or doubtful
-    return (LOW if any(finding["status"] != NOT_MEASURED for finding in found) else CRITICAL), []
+    return (LOW if _is_well(found) else CRITICAL), []
+
+
+def _is_well(found: Sequence[dict[str, t.Any]]) -> bool:
+    """Whether anything that is clear says that it is well: that queries end somehow, without a baseline, does not."""
+    return any(
+        finding["status"] == CLEAR and (finding["rule"], finding["source"]) not in _SAYS_LITTLE for finding in found
+    )
 
 
 def _why(deciding: Sequence[dict[str, t.Any]], inconclusive: bool, level: str) -> str:
     if not deciding:
         return (
-            f"Nothing at all could be measured, so it counts as {level}: unsure means the higher level."
+            f"Too little could be measured to say that it is well, so it counts as {level}: unsure means the higher level."
             if inconclusive
             else "None of the document's triggers fired."
         )

@@ -15,8 +15,8 @@ description:
     rollback playbook, V(Critical), V(High), V(Medium) or V(Low), with what to do and until when.
   - Each trigger line of that section is a rule with a name. The highest level of which a rule fired counts. A rule whose measurement is
     inconclusive counts as if it had fired, because unsure means the higher one, and RV(severity.inconclusive) says so.
-  - What is not set is not measured, does not raise the level, and is named. Where nothing at all could be measured, the level is
-    V(Critical) and inconclusive.
+  - What is not set is not measured, does not raise the level, and is named. Where nothing was measured that could say that it is well,
+    the level is V(Critical) and inconclusive.
   - A database that does not answer is evidence, not an error.
   - Changes nothing. Queries run in read-only transactions.
 extends_documentation_fragment:

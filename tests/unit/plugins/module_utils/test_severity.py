@@ -343,9 +343,13 @@ def test_what_was_not_measured_is_named_and_does_not_raise_the_level() -> None:
 def test_where_nothing_could_be_measured_it_is_not_low() -> None:
     decided = verdict()
     assert (decided["level"], decided["inconclusive"], decided["decided_by"]) == ("Critical", True, [])
-    assert (
-        decided["text"] == "Nothing at all could be measured, so it counts as Critical: unsure means the higher level."
+    told = (
+        "Too little could be measured to say that it is well, so it counts as Critical: unsure means the higher level."
     )
+    assert decided["text"] == told
+    ended = query(0)
+    ended["queries"][0].update(baseline_ms=None, change_percent=None, problem="there is no baseline")
+    assert verdict(ended)["text"] == told
 
 
 def test_where_only_clear_rules_are_there_it_is_low() -> None:
