@@ -9,9 +9,10 @@ import importlib.util
 import typing as t
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.cypher.rollback.plugins.module_utils.app_stage import acted_on, note
+from ansible_collections.cypher.rollback.plugins.module_utils.app_stage import acted_on, note, ran_before
 from ansible_collections.cypher.rollback.plugins.module_utils.application import driver_problems
 from ansible_collections.cypher.rollback.plugins.module_utils.release import (
+    as_before,
     note_checkout,
     note_undo,
     release_plan,
@@ -65,6 +66,11 @@ def note_app_stage(result: t.Any, stage: str, host: str, evidence: t.Any) -> dic
     return note(result, stage, host, {**evidence, "stage": stage})
 
 
+def app_ran_before(host: str, evidence: t.Any) -> list[str]:
+    """What of a host's application runs, before it is stopped."""
+    return ran_before(host, evidence)
+
+
 def compose_services(before: t.Any, stage: str, services: t.Any) -> list[str]:
     """The services that are to be stopped or started: those of the setting that are not yet as wanted."""
     running = [line.strip() for line in before.get("stdout_lines") or []]
@@ -81,9 +87,9 @@ def smoke_result(answers: t.Any, database_host: str) -> dict[str, t.Any]:
     return stage_result(answers, database_host)
 
 
-def note_release(result: t.Any, host: str, answer: t.Any) -> dict[str, t.Any]:
+def note_release(result: t.Any, host: str, answer: t.Any, before: t.Any = None) -> dict[str, t.Any]:
     """The result of the stage previous_code, with what was done on one more host."""
-    return note_checkout(result, host, answer)
+    return note_checkout(result, host, as_before(answer, (before or {}).get(host) or {}))
 
 
 def note_release_undo(result: t.Any, answers: t.Any) -> dict[str, t.Any]:
@@ -108,6 +114,7 @@ class FilterModule:
         """Name and function of each."""
         return {
             "app_problems": app_problems,
+            "app_ran_before": app_ran_before,
             "compose_services": compose_services,
             "note_app_stage": note_app_stage,
             "note_release": note_release,

@@ -41,7 +41,7 @@ def note(result: Mapping[str, t.Any], stage: str, host: str, evidence: Evidence)
     :param evidence: ``driver``, ``check_mode``, ``services``, and the registered answers that its driver needs:
         ``acted`` (all), ``before`` (docker_compose) and ``after`` (docker_compose, systemd).
     """
-    record = _record(stage, evidence)
+    record = _record(stage, {**evidence, "host": host})
     hosts = {**result["hosts"], host: record}
     failed = [f"{name}: {one['message']}" for name, one in hosts.items() if one["failed"]]
     noted = {
@@ -51,7 +51,9 @@ def note(result: Mapping[str, t.Any], stage: str, host: str, evidence: Evidence)
         "message": " ".join(failed or [f"{name}: {one['message']}" for name, one in hosts.items()]),
     }
     if stage == "stop":
-        noted["to_restart"] = [*result["to_restart"], *_to_restart(host, evidence)]
+        noted["to_restart"] = list(
+            dict.fromkeys([*result["to_restart"], *_to_restart(host, {**evidence, "host": host})])
+        )
     return noted
 
 
@@ -63,7 +65,7 @@ def _record(stage: str, evidence: Evidence) -> dict[str, t.Any]:
         return {**blank, "message": f"rollback_app_driver is none, so nothing was {verb}.", "services": []}
     if evidence.get("not_tried"):
         return {**blank, "message": "Not tried, because another host did not stop.", "services": []}
-    units = units_of(evidence)
+    units = _as_before(evidence)
     wanted = stage != "stop"
     check_mode = bool(evidence.get("check_mode"))
     done = [name for name, unit in units.items() if unit.attempted and unit.running is wanted]
@@ -120,8 +122,40 @@ def _to_restart(host: str, evidence: Evidence) -> list[str]:
     """
     if evidence["driver"] == "none" or evidence.get("not_tried") or evidence.get("check_mode"):
         return []
-    units = units_of(evidence).items()
-    return [f"{host}/{name}" if name else host for name, unit in units if unit.was_running and unit.attempted]
+    units = _as_before(evidence).items()
+    return [_named(host, name) for name, unit in units if unit.was_running and unit.attempted]
+
+
+def _as_before(evidence: Evidence) -> dict[str, Found]:
+    """The units; what ran when a run that died began to stop it counts as stopped by the one that goes on with it."""
+    before = evidence.get("ran_before") or ()
+    return {
+        name: dataclasses.replace(unit, was_running=True, attempted=True)
+        if unit.running is False and _named(evidence["host"], name) in before
+        else unit
+        for name, unit in units_of(evidence).items()
+    }
+
+
+def _named(host: str, unit: str) -> str:
+    return f"{host}/{unit}" if unit else host
+
+
+def ran_before(host: str, evidence: Evidence) -> list[str]:
+    """What of a host's application runs, before it is stopped: ``host`` or ``host/unit``. Unknown counts as running.
+
+    :param evidence: ``driver``, ``services`` and ``found``, the answer of the driver's question.
+    """
+    found = evidence.get("found") or {}
+    if evidence["driver"] == "command":
+        return [host] if found.get("was_running") is not False else []
+    services = list(evidence.get("services") or [])
+    if evidence["driver"] == "docker_compose":
+        running = _services(found)
+        return [_named(host, name) for name in services if running is None or name in running]
+    # One word a unit, see systemctl(1), is-active; what is on its way down ran.
+    states = dict(zip(services, found.get("stdout_lines") or [], strict=False))
+    return [_named(host, name) for name in services if states.get(name, "") not in ("inactive", "failed", "unknown")]
 
 
 def units_of(evidence: Evidence) -> dict[str, Found]:

@@ -19,7 +19,7 @@ from .errors import Refused
 from .journal import JOURNAL, is_at_work, publish, read, utc_now
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 #: Seconds without a sign of life after which a claim from a controller that cannot be asked is stale.
 CLAIM_TTL = 900
@@ -28,6 +28,11 @@ CLAIM_TTL = 900
 IDENTITY = ("host", "boot_id", "pid_namespace", "pid", "started")
 
 Claim = dict[str, t.Any]
+
+
+def _replaceable(held: Claim) -> None:
+    """Any stale claim may be replaced."""
+    del held
 
 
 class ClaimHeld(Refused):
@@ -55,11 +60,14 @@ class Claims:
         """File of the claim on the target."""
         return os.path.join(self.run_dir, f".claim-{urllib.parse.quote(self.target, safe='')}.json")
 
-    def take(self, wanted: Claim, dead: Mapping[str, t.Any] | None = None) -> tuple[bool, Claim | None]:
+    def take(
+        self, wanted: Claim, dead: Mapping[str, t.Any] | None = None, judge: Callable[[Claim], None] = _replaceable
+    ) -> tuple[bool, Claim | None]:
         """Take the claim, in one step that two runs cannot both succeed in.
 
         :param wanted: ``run_id``, ``runbook`` and ``controller`` of this run.
         :param dead: identity of a controller process that its own host knows to be gone.
+        :param judge: is asked before a stale claim is replaced, and raises where it may not be.
         :returns: whether the claim is new, and the stale one that it replaced.
         :raises ClaimHeld: when another run holds it.
         """
@@ -68,7 +76,8 @@ class Claims:
             if held is not None and is_same_run(held, wanted):
                 return False, None
             if held is not None:
-                self._check_stale(held, dead)
+                self.check_stale(held, dead)
+                judge(held)
                 os.unlink(self.path)
             self._write({**wanted, "target": self.target, "started_at": utc_now()})
             return True, held
@@ -81,7 +90,7 @@ class Claims:
         held = self.holder()
         if held is None or is_same_run(held, wanted):
             return None
-        self._check_stale(held, dead)
+        self.check_stale(held, dead)
         return held
 
     def release(self, own: Claim) -> bool:
@@ -124,7 +133,11 @@ class Claims:
         """Folder of the run that holds the claim."""
         return os.path.join(self.run_dir, os.path.basename(held["run_id"]))
 
-    def _check_stale(self, held: Claim, dead: Mapping[str, t.Any] | None) -> None:
+    def check_stale(self, held: Claim, dead: Mapping[str, t.Any] | None) -> None:
+        """Whether the run that holds the claim is certainly not at work.
+
+        :raises ClaimHeld: it is, or may be.
+        """
         if is_at_work(self.folder_of(held)):
             raise ClaimHeld(
                 f"{self._who(held)} One of its processes is at work on the database host. Wait for it to end.",
@@ -181,6 +194,19 @@ class Claims:
             yield
         finally:
             os.close(descriptor)
+
+
+def claims_in(run_dir: str, ttl: float = CLAIM_TTL) -> list[tuple[Claims, Claim]]:
+    """Every claim in a folder of runs that can be read."""
+    found = []
+    with contextlib.suppress(OSError):
+        for name in sorted(os.listdir(run_dir)):
+            if name.startswith(".claim-") and name.endswith(".json"):
+                claims = Claims(run_dir, urllib.parse.unquote(name[len(".claim-") : -len(".json")]), ttl)
+                with contextlib.suppress(ClaimImpossible):
+                    held = claims.holder()
+                    found += [(claims, held)] if held else []
+    return found
 
 
 def _job(controller: Mapping[str, t.Any]) -> str:

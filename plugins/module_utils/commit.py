@@ -60,10 +60,32 @@ def settle(settings: ConnectionSettings, xid: str, lost: Exception) -> None:
 
 def _transaction_status(settings: ConnectionSettings, xid: str) -> str | None:
     try:
-        connection = connect(settings, application_name="cypher.rollback status", statement_timeout="5s")
-        with contextlib.closing(connection), connection.cursor() as cursor:
-            cursor.execute("SELECT pg_catalog.pg_xact_status(%s::pg_catalog.xid8)", (xid,))
-            status = cursor.fetchall()[0][0]
-            return None if status is None else str(status)
+        return transaction_status(settings, xid)
     except (psycopg2.Error, Refused):
         return None
+
+
+def transaction_status(settings: ConnectionSettings, xid: str) -> str | None:
+    """What the server says of a transaction: ``committed``, ``aborted``, ``in progress``, or ``None``: it does not know any more.
+
+    :raises psycopg2.Error: it cannot be asked.
+    """
+    connection = connect(settings, application_name="cypher.rollback status", statement_timeout="5s")
+    with contextlib.closing(connection), connection.cursor() as cursor:
+        cursor.execute("SELECT pg_catalog.pg_xact_status(%s::pg_catalog.xid8)", (xid,))
+        status = cursor.fetchall()[0][0]
+        return None if status is None else str(status)
+
+
+def sessions_of_run(settings: ConnectionSettings, run_id: str) -> list[int]:
+    """Process numbers of the server's sessions in which that run's statements are, whether or not their client still lives.
+
+    :raises psycopg2.Error: the server cannot be asked.
+    """
+    connection = connect(settings, application_name="cypher.rollback status", statement_timeout="5s")
+    with contextlib.closing(connection), connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pid FROM pg_catalog.pg_stat_activity WHERE application_name = pg_catalog.left(%s, 63) ORDER BY pid",
+            (f"cypher.rollback {run_id}",),
+        )
+        return [int(row[0]) for row in cursor.fetchall()]

@@ -10,17 +10,18 @@ import dataclasses
 import time
 import typing as t
 
-from .catalog import snapshot
+from .catalog import column_address, snapshot
 from .checks import INFORMATION, failed_checks, invalid_objects, prove_plan
 from .commit import settle
 from .connection import connect, optional_limits
 from .effect import prove_effect
 from .errors import FailedUnchanged, NeedsAttention, Refused, RollbackError
 from .names import KNOWN_TYPES, Names
-from .rows import count_rows, own_row_changes, rows_touched, sequences_advanced
+from .rows import count_rows, count_values, own_row_changes, rows_touched, sequences_advanced
 from .schema_drift import compare_schema, drift_check, drift_facts, drift_warning
 from .server import sessions, strong_locks
 from .sql import parse_script
+from .triggers import disabled_triggers, trigger_checks
 from .watch import Watch
 
 # Without it the module says so.
@@ -33,7 +34,7 @@ with contextlib.suppress(ImportError):
 if t.TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from .catalog import Catalog, Cursor
+    from .catalog import Address, Catalog, Cursor
     from .checks import Check, WantedCheck
     from .connection import ConnectionSettings
     from .effect import Effect
@@ -109,6 +110,7 @@ class Order:
     """All that one execution needs to know.
 
     :param schema: what the schema has to be afterwards; ``None``: not known.
+    :param before_commit: is told what the transaction did, just before its COMMIT; why it could not note that, or nothing.
     """
 
     settings: ConnectionSettings
@@ -121,6 +123,7 @@ class Order:
     preview: bool = False
     accept_left_over: bool = False
     schema: RecordedSchema | None = None
+    before_commit: t.Callable[[Execution], str] | None = None
 
 
 def execute_plan(order: Order, ledger_of: t.Callable[[t.Any, Names], Ledger]) -> Execution:
@@ -162,6 +165,8 @@ class Transaction:
         self._limits = _OWN_LIMITS
         self._drift: dict[str, t.Any] | None = None
         self._warnings: list[str] = []
+        self._values: dict[Address, int] = {}
+        self._disabled: tuple[str, ...] = ()
 
     def run(self) -> Execution:
         """Everything between BEGIN and COMMIT or ROLLBACK."""
@@ -186,6 +191,8 @@ class Transaction:
         self._refuse_moved_on(ledger)
         resolved = names.resolve_scripts(order.plan.scripts)
         rows = dict(order.row_counts) if order.row_counts is not None else count_rows(cursor, before.tables())
+        self._values = self._count_values(cursor)
+        self._disabled = tuple(item.identity for item in disabled_triggers(cursor))
         in_the_way = tuple(sessions(cursor))
         self._run_scripts(cursor)
         effect, checks = self._prove(cursor, resolved, before, rows)
@@ -193,11 +200,26 @@ class Transaction:
         self._forget(cursor, ledger)
         effect = _with_touched(effect, rows_touched(cursor, before))
         self._warnings.extend(_traces(cursor) if order.preview else ())
-        self._end(cursor, xid)
-        return Execution(
+        done = Execution(
             not order.preview, "" if order.preview else xid, effect, checks, tuple(self._timed), locks, in_the_way,
             time.monotonic() - started, tuple(self._warnings), self._drift,
         )  # fmt: skip
+        trouble = self._end(cursor, xid, done)
+        warnings = (*done.warnings, trouble) if trouble else done.warnings
+        return dataclasses.replace(done, seconds=time.monotonic() - started, warnings=warnings)
+
+    def _count_values(self, cursor: psycopg2.extensions.cursor) -> dict[Address, int]:
+        """Values of a column that is taken back by itself; once it is dropped, nobody can count them."""
+        about = self._order.plan.object
+        if about is None or not about.column:
+            return {}
+        counted = count_values(cursor, about.oid, about.relation, about.identity) if about.holds_values else 0
+        if counted is None and self._order.limits.max_rows_lost is not None:
+            raise FailedUnchanged(
+                f"The values of {about.identity} could not be counted, so whether rollback_max_rows_lost holds is not known. Nothing was changed. "
+                "Set rollback_db_user to a role that may read all rows of this table."
+            )
+        return {} if counted is None else {column_address(about.oid, about.column): counted}
 
     def _refuse_moved_on(self, ledger: Ledger) -> None:
         """Between plan and lock another run may have ended: what was planned must still be so."""
@@ -273,7 +295,13 @@ class Transaction:
             item.type for statement in statements for item in statement.drops if item.type not in KNOWN_TYPES
         )
         effect = prove_effect(
-            before, after, resolved, rows, own_row_changes(cursor, before, after, rows), nameless=nameless
+            before,
+            after,
+            resolved,
+            rows,
+            own_row_changes(cursor, before, after, rows),
+            nameless=nameless,
+            values=self._values,
         )
         checks = prove_plan(
             cursor,
@@ -284,7 +312,7 @@ class Transaction:
             wanted=self._order.checks,
             accept_left_over=self._order.accept_left_over,
         )
-        checks = (*checks, *self._compare_schema(after))
+        checks = (*checks, *trigger_checks(cursor, self._disabled), *self._compare_schema(after))
         details = {"effect": effect.to_dict(), "checks": [dataclasses.asdict(check) for check in checks]}
         details |= {"schema_drift": self._drift} if self._drift else {}
         self._refuse_too_many_rows(effect, details)
@@ -294,7 +322,8 @@ class Transaction:
                 f"The DOWN ran, but its result is not right, so it was undone: {'; '.join(failed)}. The database is as it was.",
                 **details,
             )
-        return dataclasses.replace(effect, invalid=tuple(item.identity for item in invalid_objects(cursor))), checks
+        invalid = (*(item.identity for item in invalid_objects(cursor)), *self._disabled)
+        return dataclasses.replace(effect, invalid=invalid), checks
 
     def _compare_schema(self, after: Catalog) -> t.Iterator[Check]:
         recorded = self._order.schema
@@ -329,7 +358,8 @@ class Transaction:
         for migration in self._order.plan.migrations:
             ledger.forget(cursor, migration)
 
-    def _end(self, cursor: psycopg2.extensions.cursor, xid: str) -> None:
+    def _end(self, cursor: psycopg2.extensions.cursor, xid: str, done: Execution) -> str:
+        """COMMIT or ROLLBACK; why what was done could not be noted before it, or nothing."""
         cursor.execute("SELECT pg_catalog.pg_current_xact_id()::text")
         if str(cursor.fetchall()[0][0]) != xid:
             raise NeedsAttention(
@@ -339,7 +369,8 @@ class Transaction:
             )
         if self._order.preview:
             self._connection.rollback()
-            return
+            return ""
+        trouble = self._order.before_commit(done) if self._order.before_commit else ""
         self._doing = "at COMMIT"
         try:
             self._connection.commit()
@@ -347,6 +378,7 @@ class Transaction:
             if err.pgcode is not None and not self._connection.closed:
                 raise
             settle(self._order.settings, xid, err)
+        return trouble
 
     def _failure(self, err: psycopg2.Error) -> RollbackError:
         lost = self._connection.closed or err.pgcode in _SHUTDOWN
@@ -370,6 +402,8 @@ class Transaction:
                 f"The server cancelled {where} (rollback_statement_timeout is {self._order.limits.statement_timeout})"
             )
         advice = f" {_ADVICE[err.pgcode]}" if err.pgcode in _ADVICE else ""
+        if err.pgcode == psycopg2.errorcodes.DEPENDENT_OBJECTS_STILL_EXIST and self._order.plan.object is not None:
+            advice = " Take that back first, or look at it with -e cascade=yes --check."
         return FailedUnchanged(
             f"{reason}: {said}. The transaction was undone: the database is as it was.{advice}", **details
         )

@@ -22,6 +22,9 @@ if t.TYPE_CHECKING:
 JOURNAL = "journal.jsonl"
 REPORT = "report.json"
 
+#: Folder of the stages' results.
+RESULTS = "stages"
+
 #: Statuses of a stage; the first one opens it, the others close it.
 STATUSES = ("started", "finished", "failed", "skipped")
 
@@ -29,6 +32,8 @@ STATUSES = ("started", "finished", "failed", "skipped")
 LONGEST_TEXT = 2000
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+_FACT = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 Stage = dict[str, t.Any]
 
@@ -203,6 +208,28 @@ def publish(path: str, text: str) -> None:
     _sync_folder(folder)
 
 
+def replace(path: str, text: str) -> None:
+    """Put a whole file under its name, 0600 whatever the umask, in the place of an older one; on the disk before this returns.
+
+    :raises OSError: when it cannot be written; an older one is then as it was.
+    """
+    folder = os.path.dirname(path)
+    temporary = os.path.join(folder, f".{os.path.basename(path)}.{secrets.token_hex(8)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as whole:
+            os.fchmod(whole.fileno(), 0o600)
+            whole.write(text)
+            whole.flush()
+            os.fsync(whole.fileno())
+        os.rename(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    _sync_folder(folder)
+
+
 def _sync_folder(folder: str) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -224,6 +251,33 @@ def write_report(folder: str, report: Mapping[str, t.Any]) -> str:
             publish(path, text)
             return path
     raise FileExistsError(f"{folder} holds 999 reports already")
+
+
+def result_file(folder: str, fact: str) -> str:
+    """File in which a stage's result waits for a run that resumes this one.
+
+    :raises RunFolderRefused: when the fact's name could lead out of the run's folder.
+    """
+    if not _FACT.fullmatch(fact):
+        raise RunFolderRefused(f"{fact!r} cannot be the name of a stage's result: letters, digits and underscores.")
+    return os.path.join(folder, RESULTS, f"{fact}.json")
+
+
+def write_result(folder: str, fact: str, text: str) -> None:
+    """Keep a stage's result in the run's folder.
+
+    :param text: as :func:`result_text` gives it.
+    :raises OSError: when it cannot be written.
+    """
+    path = result_file(folder, fact)
+    _make_private(os.path.dirname(path))
+    replace(path, text)
+
+
+def result_text(stage: str, status: str, value: t.Any) -> str:
+    """A stage's result as it is kept. How its module was called is left out: it may be long, and nobody asks for it."""
+    kept = {name: entry for name, entry in value.items() if name != "invocation"} if hasattr(value, "items") else value
+    return json.dumps({"stage": stage, "status": status, "value": kept}, default=str) + "\n"
 
 
 def open_stage(stages: Sequence[Stage]) -> str | None:

@@ -252,6 +252,17 @@ def note_checkout(result: Mapping[str, t.Any], host: str, answer: Mapping[str, t
     return _with_hosts(result, {**result["hosts"], host: _host_record(answer)})
 
 
+def as_before(answer: Mapping[str, t.Any], before: Mapping[str, t.Any]) -> Mapping[str, t.Any]:
+    """The answer as one run would have got it, where a run that died had changed the code and another one goes on with it.
+
+    :param before: what was checked out when the first one began: ``previous_commit`` and ``previous_branch``.
+    """
+    was = before.get("previous_commit")
+    if "commit" not in answer or not was or was == answer["previous_commit"]:
+        return answer
+    return {**answer, "changed": True, "previous_commit": was, "previous_branch": before.get("previous_branch") or ""}
+
+
 def note_undo(result: Mapping[str, t.Any], answers: Sequence[Mapping[str, t.Any]]) -> dict[str, t.Any]:
     """The stage's result after the way back: a host that is where it was before has not changed."""
     hosts = dict(result["hosts"])

@@ -91,7 +91,8 @@ def swap(request: SwapRequest) -> Swapped:
             done = _Swap(request, plan, connection, swap_file).run()
     except Refused as err:
         raise FailedUnchanged(str(err), **err.details) from err
-    return dataclasses.replace(done, seconds=round(time.monotonic() - started, 3), warnings=(*healed, *plan.warnings))
+    warnings = (*healed, *plan.warnings, *done.warnings)
+    return dataclasses.replace(done, seconds=round(time.monotonic() - started, 3), warnings=warnings)
 
 
 def newest_kept(request: SwapRequest) -> Kept:
@@ -198,6 +199,7 @@ class _Swap:
         self._file = swap_file
         self._deadline = time.monotonic() + max(1.0, request.timeout)
         self._began = 0.0
+        self._trouble = ""
 
     def run(self) -> Swapped:
         """The exchange. Its file stays only where what became of it is not known."""
@@ -213,7 +215,8 @@ class _Swap:
             if known:
                 self._file.remove()
         fenced = round(time.monotonic() - self._began, 3)
-        return Swapped(request.live, plan.kept, request.incoming, tuple(ended), 0.0, fenced, xid)
+        warnings = (self._trouble,) if self._trouble else ()
+        return Swapped(request.live, plan.kept, request.incoming, tuple(ended), 0.0, fenced, xid, warnings)
 
     def _facts(self) -> dict[str, t.Any]:
         request, plan = self._request, self._plan
@@ -241,6 +244,8 @@ class _Swap:
                         raise self._missed(eviction) from err
                     self._connection.rollback()
             ended = eviction.ended
+            if self._request.before_commit:
+                self._trouble = self._request.before_commit(xid, self._plan.kept, tuple(ended))
             self._commit(xid)
         return xid, ended
 

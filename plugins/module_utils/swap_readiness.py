@@ -32,7 +32,7 @@ with contextlib.suppress(ImportError):
     import psycopg2.extensions
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from .connection import ConnectionSettings
     from .database_properties import Cursor
@@ -57,6 +57,8 @@ class SwapRequest:
         is a database that was kept, its own.
     :param state_dir: folder for the file of the exchange; empty, none is written.
     :param backup_id: what ``incoming`` was restored from, for the comment of the kept one.
+    :param before_commit: is told the transaction, the kept name and the ended sessions, just before the COMMIT; why it could
+        not note that, or nothing.
     """
 
     settings: ConnectionSettings
@@ -68,6 +70,7 @@ class SwapRequest:
     run_id: str = ""
     state_dir: str = ""
     backup_id: str = ""
+    before_commit: Callable[[str, str, tuple[dict[str, t.Any], ...]], str] | None = None
 
     @property
     def live(self) -> str:

@@ -44,7 +44,7 @@ with contextlib.suppress(ImportError):
     import psycopg2.extensions
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from .connection import ConnectionSettings
     from .live_table import Column, ForeignKey
@@ -77,6 +77,7 @@ class TableRestoreRequest:
     :param lock_timeout: PostgreSQL duration to wait for the tables' locks.
     :param preview: do everything, and end in ROLLBACK.
     :param maintenance_db: database to be connected to while a backup that is a copy is looked at.
+    :param before_commit: is told what was done, just before the COMMIT; why it could not note that, or nothing.
     """
 
     settings: ConnectionSettings
@@ -92,6 +93,7 @@ class TableRestoreRequest:
     preview: bool = False
     require_patched: bool = False
     maintenance_db: str = "postgres"
+    before_commit: Callable[[TablesRestored], str] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,6 +225,7 @@ class _Transaction:
             with interruptible("Restoring tables"), contextlib.ExitStack() as stack:
                 xid, done = self._put_back(self._source(stack, target))
             if done.differ:
+                self._note(dataclasses.replace(done, committed=True, xid=xid, seconds=time.monotonic() - started))
                 done = dataclasses.replace(done, **self._end(xid))
             return dataclasses.replace(done, seconds=time.monotonic() - started, warnings=tuple(self._warnings))
         except psycopg2.Error as err:
@@ -517,6 +520,10 @@ class _Transaction:
         for side, now in zip(sides, tables, strict=True):
             if now != side.live:
                 raise FailedUnchanged(f"The triggers of {now.table.identity} are not what they were. {_UNCHANGED}")
+
+    def _note(self, done: TablesRestored) -> None:
+        if self._request.before_commit and not self._request.preview:
+            self._warnings.extend(filter(None, (self._request.before_commit(done),)))
 
     def _end(self, xid: str) -> dict[str, t.Any]:
         if self._request.preview:

@@ -240,7 +240,13 @@ details:
 import dataclasses
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.cypher.rollback.plugins.module_utils import connection, errors, journal, table_restore
+from ansible_collections.cypher.rollback.plugins.module_utils import (
+    connection,
+    errors,
+    journal,
+    resume,
+    table_restore,
+)
 
 OPTIONS = (
     "path",
@@ -260,8 +266,20 @@ OPTIONS = (
 def request_from(params, preview):
     """What the options ask for."""
     return table_restore.TableRestoreRequest(
-        settings=connection.settings_from(params), preview=preview, **{name: params[name] for name in OPTIONS}
+        settings=connection.settings_from(params),
+        preview=preview,
+        before_commit=lambda done: note_commit(params, done),
+        **{name: params[name] for name in OPTIONS},
     )
+
+
+def note_commit(params, done):
+    """What a run needs that goes on where this process dies at the COMMIT."""
+    if not params["run_dir"] or not params["run_id"]:
+        return ""
+    result = {**result_of(done), "warnings": list(done.warnings), "failed": False}
+    folder = journal.run_folder(params["run_dir"], params["run_id"])
+    return resume.note_commit(folder, "restore_tables", done.xid, result)
 
 
 def result_of(done):

@@ -15,6 +15,9 @@ description:
   - Before it commits, it compares the catalog with what it was, counts the rows that go, and checks that nothing that the
     DOWN names is left. On any doubt it does not commit, and the database is as it was.
   - In check mode it does all of that on the real database, under a lock timeout of one second, and never commits.
+  - With O(object) it takes back one object instead, in the same way. An index whose O(object.index_drop=concurrently) is
+    dropped outside of a transaction, while others use its table, and proven afterwards. Whoever works on the table is waited
+    for up to O(lock_timeout) before it begins. Where it cannot reach its end, the index is left invalid, and running again goes on.
 extends_documentation_fragment:
   - cypher.rollback.attributes
   - cypher.rollback.postgres
@@ -64,6 +67,12 @@ EXAMPLES = r"""
     login_db: cypher_erp
     project_dir: /srv/cypher-erp
     version: "0003"
+
+- name: Take back a column
+  cypher.rollback.db_rollback:
+    login_db: cypher_erp
+    object:
+      column: b2b.orders.new_column
 """
 
 RETURN = r"""
@@ -122,11 +131,13 @@ import dataclasses
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.cypher.rollback.plugins.module_utils import (
     checks,
+    concurrent_drop,
     connection,
     errors,
     execute,
     journal,
     planning,
+    resume,
     sql,
 )
 
@@ -139,7 +150,7 @@ def run(params, preview):
         dataclasses.replace(request, limits=dataclasses.replace(request.limits, max_rows_lost=None))
     )
     if not planned.plan.scripts:
-        return None, planned
+        return concurrent_drop.gone_already(request, params["digest"]), planned
     if params["digest"] and params["digest"] != planned.plan.digest:
         raise errors.FailedUnchanged(
             f"The plan is not the one that was checked: now it is {', '.join(planned.plan.versions)}. A migration file or the database "
@@ -156,8 +167,19 @@ def run(params, preview):
         preview=preview,
         accept_left_over=request.left_over == "accept",
         schema=planned.schema,
+        before_commit=lambda done: note_commit(params, done, planned),
     )
+    if planned.plan.object and planned.plan.object.concurrently and not preview:
+        return concurrent_drop.drop_concurrently(order), planned
     return execute.execute_plan(order, planning.ledger_maker(request, migrations)), planned
+
+
+def note_commit(params, done, planned):
+    """What a run needs that goes on where this process dies at the COMMIT."""
+    if not params["run_dir"] or not params["run_id"]:
+        return ""
+    result = {**result_of(done, planned), "warnings": list(done.warnings), "failed": False}
+    return resume.note_commit(journal.run_folder(params["run_dir"], params["run_id"]), "rollback", done.xid, result)
 
 
 def result_of(done, planned):

@@ -73,6 +73,12 @@ options:
       - The backup that O(incoming) was restored from, for the comment of the replaced one.
     type: str
     default: ""
+  stage:
+    description:
+      - Stage of the run that this is, for a run that goes on where this one died at the COMMIT.
+    type: str
+    choices: [swap, swap_back]
+    default: swap
   run_id:
     description:
       - Name of the run, for that comment, and shown to others in C(pg_stat_activity).
@@ -166,7 +172,13 @@ details:
 import dataclasses
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.cypher.rollback.plugins.module_utils import connection, errors, journal, swap
+from ansible_collections.cypher.rollback.plugins.module_utils import (
+    connection,
+    errors,
+    journal,
+    resume,
+    swap,
+)
 
 
 def request_from(params):
@@ -182,7 +194,18 @@ def request_from(params):
         state_dir=params["run_dir"] or "",
         backup_id=params["backup_id"],
     )
-    return dataclasses.replace(request, incoming=swap.newest_kept(request).name) if params["back"] else request
+    if params["back"]:
+        request = dataclasses.replace(request, incoming=swap.newest_kept(request).name)
+    return dataclasses.replace(request, before_commit=lambda *done: note_commit(params, request, *done))
+
+
+def note_commit(params, request, xid, kept, ended):
+    """What a run needs that goes on where this process dies at the COMMIT."""
+    if not params["run_dir"] or not params["run_id"]:
+        return ""
+    done = swap.Swapped(request.live, kept, request.incoming, ended, 0.0, 0.0, xid)
+    folder = journal.run_folder(params["run_dir"], params["run_id"])
+    return resume.note_commit(folder, params["stage"], xid, {**result_of(done)[0], "failed": False})
 
 
 def would_swap(request):
@@ -204,7 +227,11 @@ def would_swap(request):
 
 def do_swap(request):
     """The result of an exchange."""
-    done = swap.swap(request)
+    return result_of(swap.swap(request))
+
+
+def result_of(done):
+    """The result, and its warnings."""
     kept_as = f", which is kept as {done.kept}" if done.kept else ""
     result = dataclasses.asdict(done)
     warnings = result.pop("warnings")
@@ -240,6 +267,7 @@ def main(make_module=AnsibleModule):
             "timeout": {"type": "float", "default": 30},
             "properties": {"type": "dict", "default": {}},
             "backup_id": {"type": "str", "default": ""},
+            "stage": {"type": "str", "choices": ["swap", "swap_back"], "default": "swap"},
             "run_id": {"type": "str", "default": ""},
             "run_dir": {"type": "path"},
         },

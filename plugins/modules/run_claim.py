@@ -13,7 +13,8 @@ version_added: 1.0.0
 description:
   - Makes the run's folder and takes the claim on one database, in one step that two runs cannot both succeed in.
   - A second run is refused at once, and the message names the first.
-  - A claim whose controller process is certainly gone is taken over. Where that cannot be known, because the other run
+  - A claim whose controller process is certainly gone is taken over, unless its run had begun to stop the application and was
+    neither resumed nor given up: then this one is refused, with the command that goes on with it. Where that cannot be known, because the other run
     was started on another host, the claim goes stale when its run has written nothing for O(ttl) seconds.
   - A claim is never taken over while a module of its run is at work on the database host.
   - A claim lives as long as its run and is given back at its end, so it does not count as a change.
@@ -61,6 +62,14 @@ options:
     description: Seconds without a sign of life after which a claim from a controller that cannot be asked is stale.
     type: int
     default: 900
+  abandon:
+    description: Name of a run that died and is given up.
+    type: str
+    default: ""
+  command:
+    description: How the playbooks are started, without a playbook's name, for messages.
+    type: str
+    default: ansible-playbook cypher.rollback
   controller:
     description:
       - The process that runs the playbook.
@@ -128,16 +137,22 @@ from ansible_collections.cypher.rollback.plugins.module_utils.journal import (
     run_folder,
     utc_now,
 )
+from ansible_collections.cypher.rollback.plugins.module_utils.resume import read_run, refuse_beginning
 
 
 def take(module: t.Any, claims: Claims, own: dict[str, t.Any]) -> dict[str, t.Any]:
     """Take the claim; what to tell about it."""
     dead = module.params["dead_holder"]
+
+    def judge(held: dict[str, t.Any]) -> None:
+        if held["run_id"] not in (own["run_id"], module.params["abandon"]):
+            refuse_beginning(read_run(claims.folder_of(held)), module.params["command"])
+
     if module.check_mode:
         run_folder(module.params["run_dir"], own["run_id"])
         return {"taken": False, "taken_over": claims.check(own, dead)}
     folder = make_run_folder(module.params["run_dir"], own["run_id"])
-    new, stale = claims.take(own, dead)
+    new, stale = claims.take(own, dead, judge)
     if new:
         append(
             folder, journal_line(own["run_id"], "claimed", utc_now(), claim=claims.path, controller=own["controller"])
@@ -154,6 +169,11 @@ def warn_of(module: t.Any, claims: Claims, stale: dict[str, t.Any]) -> None:
     )
 
 
+def ended(claims: Claims, stale: dict[str, t.Any]) -> bool:
+    """Whether that run had come to its end, and only not given its claim back."""
+    return bool(read_run(claims.folder_of(stale)).outcome)
+
+
 def main(make_module: t.Callable[..., t.Any] = AnsibleModule) -> None:
     """Run the module."""
     module = make_module(
@@ -165,6 +185,8 @@ def main(make_module: t.Callable[..., t.Any] = AnsibleModule) -> None:
             "runbook": {"type": "str", "default": "rollback"},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "ttl": {"type": "int", "default": 900},
+            "abandon": {"type": "str", "default": ""},
+            "command": {"type": "str", "default": "ansible-playbook cypher.rollback"},
             "controller": {"type": "dict"},
             "dead_holder": {"type": "dict"},
         },
@@ -180,8 +202,9 @@ def main(make_module: t.Callable[..., t.Any] = AnsibleModule) -> None:
         taken = take(module, claims, own)
     except RollbackError as err:
         module.fail_json(msg=str(err), outcome=err.outcome, claim=claims.path, details=err.details)
-    if taken["taken_over"]:
-        warn_of(module, claims, taken["taken_over"])
+    stale = taken["taken_over"]
+    if stale and stale["run_id"] not in (own["run_id"], params["abandon"]) and not ended(claims, stale):
+        warn_of(module, claims, stale)
     module.exit_json(
         changed=False, claim=claims.path, **{key: value for key, value in taken.items() if value is not None}
     )

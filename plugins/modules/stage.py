@@ -36,9 +36,10 @@ options:
     type: str
     default: ""
   status:
-    description: What happens to it.
+    description:
+      - What happens to it. V(noted) leaves it as it is, and only keeps O(result).
     type: str
-    choices: [started, finished, failed, skipped]
+    choices: [started, finished, failed, skipped, noted]
     default: started
   run_dir:
     description: Folder of the runs on the task's host.
@@ -52,6 +53,15 @@ options:
     description: A sentence for the journal.
     type: str
     default: ""
+  result:
+    description:
+      - What the stage found or did. Kept in the run's folder, 0600, so that a run whose controller died can be resumed.
+      - With O(status=noted), what must be known of the state before the stage acts.
+    type: raw
+  fact:
+    description: Name of the fact that a resumed run finds O(result) in. Default, the stage's name and C(_result).
+    type: str
+    default: ""
 author:
   - the cypher.rollback authors (@cypher-rollback)
 """
@@ -60,6 +70,14 @@ EXAMPLES = r"""
 - name: Begin the backup
   cypher.rollback.stage:
     name: backup
+    run_dir: /var/backups/cypher-erp/runs
+    run_id: 20261122T152140Z-0003-5f2c
+
+- name: End it, and keep what it found
+  cypher.rollback.stage:
+    name: backup
+    status: finished
+    result: "{{ backup_result }}"
     run_dir: /var/backups/cypher-erp/runs
     run_id: 20261122T152140Z-0003-5f2c
 """

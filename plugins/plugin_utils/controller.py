@@ -46,6 +46,11 @@ def _user() -> str:
     return str(os.getuid())
 
 
+def own_session() -> str:
+    """What tells this ansible-playbook process from every other on its host."""
+    return f"{os.getppid()}-{process_started(os.getppid())}"
+
+
 def controller_facts(task_vars: Mapping[str, t.Any]) -> dict[str, str]:
     """Who runs the playbook. For action plugins: their worker is a child of the ansible-playbook process."""
     pid = os.getppid()
