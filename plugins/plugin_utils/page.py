@@ -176,7 +176,7 @@ def _proof_tile(label: str, checks: list[dict[str, t.Any]]) -> list[tuple[str, C
             Cell(
                 f"{failed} failed" if failed else "passed",
                 tone="bad" if failed else "good",
-                below=f"{passed} of {len(checks)} passed",
+                below=f"{passed} of {passed + failed} passed",
             ),
         )
     ]

@@ -16,6 +16,7 @@ from ansible_collections.cypher.rollback.plugins.plugin_utils.page_parts import 
     duration,
     moment,
     number,
+    plural,
     status,
     time_of,
     words,
@@ -95,7 +96,8 @@ def _outcomes(runs: t.Sequence[Run]) -> list[tuple[Cell, int]]:
 
 def _charts(runs: t.Sequence[Run]) -> list[Chart]:
     timed = [run for run in reversed(runs) if isinstance(run.get("seconds"), (int, float)) and run.get("seconds")]
-    kinds = list(dict.fromkeys(str(run.get("runbook")) for run in timed))
+    named = [str(run.get("runbook")) for run in timed]
+    kinds = sorted(dict.fromkeys(named), key=lambda kind: -named.count(kind))
     return [_chart(kind, [run for run in timed if str(run.get("runbook")) == kind][-CHARTED:]) for kind in kinds]
 
 
@@ -106,7 +108,7 @@ def _chart(kind: str, runs: list[Run]) -> Chart:
     medians = [(scale.y(statistics.median(totals)), f"median {duration(statistics.median(totals))}", "total")]
     if stops:
         medians.append((scale.y(statistics.median(stops)), f"median stop {duration(statistics.median(stops))}", "stop"))
-    told = f"{len(runs)} runs, {', '.join(text for _y, text, _kind in medians)}."
+    told = f"{plural(len(runs), 'run')}, {', '.join(text for _y, text, _kind in medians)}."
     room = (WIDTH - LEFT) / len(runs)
     columns = [_column(run, LEFT + room * place, room, scale) for place, run in enumerate(runs)]
     dates = [moment(run.get("started_at"))[:10] for run in (runs[0], runs[-1])]
