@@ -37,9 +37,14 @@ _TO_FILL_IN = {"ro": "DE COMPLETAT", "en": "TO FILL IN"}
 _SPECIAL = re.compile(r"[\\`*\[\]<>&|~#]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 
 
+#: What begins a list or underlines a heading when a line begins with it.
+_LEADING = re.compile(r"^(\d+(?=[.)]\s)|(?=[-+]\s|[-=]+$))")
+
+
 def escaped(value: t.Any) -> str:
     """Text that Markdown shows as it is, on one line."""
-    return _SPECIAL.sub(lambda found: "\\" + found[0], visible(value))
+    text = _SPECIAL.sub(lambda found: "\\" + found[0], visible(value).strip())
+    return _LEADING.sub(r"\1\\", text)
 
 
 def code(value: t.Any) -> str:

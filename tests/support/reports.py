@@ -357,7 +357,9 @@ def hostile(value: t.Any, bad: str) -> t.Any:
             "check_mode",
             "created_at",
         )
-        return {key: entry if key in kept else hostile(entry, bad) for key, entry in value.items()}
+        # The lines of a message are lines; a name in it has been made visible.
+        found = {key: entry if key in kept else hostile(entry, bad) for key, entry in value.items()}
+        return {**found, **{key: hostile(value[key], bad.replace("\n", " ")) for key in ("message",) if key in value}}
     if isinstance(value, list):
         return [hostile(entry, bad) for entry in value]
     return f"{value} {bad}" if isinstance(value, str) else value
