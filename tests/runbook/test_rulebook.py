@@ -13,11 +13,14 @@ import signal
 import subprocess
 import sys
 import typing as t
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.support.postgres_server import free_port
 from tests.support.runbook import REPOSITORY, Project, wait_until
 
 if t.TYPE_CHECKING:
@@ -85,12 +88,12 @@ class Watch:
         return self.output.read_text(encoding="utf-8", errors="replace")
 
     @contextlib.contextmanager
-    def running(self) -> Iterator[subprocess.Popen[bytes]]:
+    def running(self, rulebook: str = "watch_and_roll_back") -> Iterator[subprocess.Popen[bytes]]:
         """Start ansible-rulebook, and end it with what it started."""
         variables = self.folder / "watch.yml"
         variables.write_text(yaml.safe_dump(self.settings), encoding="utf-8")
         inventory = str(self.project.inventory())
-        argv = [str(RULEBOOK), "-r", "cypher.rollback.watch_and_roll_back", "-i", inventory, "-e", str(variables)]
+        argv = [str(RULEBOOK), "-r", f"cypher.rollback.{rulebook}", "-i", inventory, "-e", str(variables)]
         path = f"{RULEBOOK.parent}{os.pathsep}{os.environ['PATH']}"
         with self.output.open("wb") as output:
             process = subprocess.Popen(
@@ -140,25 +143,33 @@ def test_it_rolls_back_once_what_stays_critical(project: Project, database: Data
         wait_until(watch.reports, SECONDS)
         seen = watch.count()
         wait_until(lambda: watch.count() >= seen + 8, SECONDS)
-    assert [report["outcome"] for report in watch.reports()] == ["rolled_back"], watch.text()
+    (report,) = watch.reports()
+    assert (report["outcome"], report["person"]) == ("rolled_back", "the watch (ansible-rulebook)"), watch.text()
     assert orders(database) is None
     assert [question["wanted"] for question in watch.questions()] == ["ask"]
 
 
-def test_it_only_asks_where_that_is_set(project: Project, database: Database) -> None:
-    watch = Watch(project, rollback_watch_version="0003")
-    watch.says("Critical")
+def test_it_only_asks_where_that_is_set_and_assesses_by_itself(project: Project, database: Database) -> None:
+    project.settings |= {
+        "rollback_health_checks": [{"name": "shop", "url": "http://127.0.0.1:1/"}],
+        "rollback_health_samples": 1,
+        "rollback_critical_queries": [],
+    }
+    settings = {"rollback_watch_command": [], "rollback_watch_times": 1, "rollback_watch_version": "0003"}
+    watch = Watch(project, **settings)
     with watch.running():
         wait_until(watch.questions, SECONDS)
-        seen = watch.count()
-        wait_until(lambda: watch.count() >= seen + 8, SECONDS)
-    (question,) = watch.questions()
+        seen = len(watch.reports())
+        wait_until(lambda: len(watch.reports()) > seen, SECONDS)
+    question = watch.questions()[0]
     assert question["text"] == (
-        "cypher1 is Critical (2 in a row). The shop does not answer. To roll back, run: ansible-playbook -i "
+        "cypher1 is Critical (1 in a row). P0 shop on cypher1 failed every time (1 of 1): http://127.0.0.1:1/ did not "
+        "answer: [Errno 111] Connection refused. To roll back, run: ansible-playbook -i "
         f"{watch.settings['rollback_watch_inventory']} cypher.rollback.rollback -e version=0003 -e rollback_hosts=cypher1"
     )
-    assert question["text"].split(" To roll back")[0] in " ".join(watch.text().split())
-    assert watch.reports() == []
+    assert question["run_id"] == watch.reports()[0]["run_id"]
+    assert len(watch.questions()) == 1
+    assert {report["runbook"] for report in watch.reports()} == {"assess"}
     assert orders(database) is not None
 
 
@@ -172,3 +183,30 @@ def test_it_does_not_start_without_the_version_that_it_is_to_roll_back(project: 
         "its version. Give the version, or use ask."
     ) in " ".join(watch.text().split())
     assert watch.count() == 0
+
+
+def test_an_alert_is_a_reason_to_assess(project: Project) -> None:
+    project.settings |= {"rollback_critical_queries": []}
+    port = free_port()
+    watch = Watch(project, rollback_watch_listen_port=port, rollback_watch_token="secret")
+    alert = {"version": "4", "groupKey": "{}:{}", "status": "firing", "commonLabels": {"severity": "critical"}}
+    with watch.running("assess_on_alerts"):
+        wait_until(lambda: post(port, {**alert, "status": "resolved"}, "secret") == 200, SECONDS)
+        assert post(port, alert, "guessed") == 401
+        assert post(port, alert, "secret") == 200
+        assert post(port, alert, "secret") == 200
+        wait_until(watch.reports, SECONDS)
+    assert [report["runbook"] for report in watch.reports()] == ["assess"]
+
+
+def post(port: int, body: dict[str, t.Any], token: str) -> int:
+    """Status with which the webhook answers; 0 while nobody listens."""
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/alerts", json.dumps(body).encode(), headers)
+    try:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=5) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as err:
+        return int(err.code)
+    except OSError:
+        return 0

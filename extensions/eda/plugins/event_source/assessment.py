@@ -126,7 +126,7 @@ class Settings(t.NamedTuple):
                 timeout=float(args.get("timeout") or 600),
             )
         except (TypeError, ValueError) as err:
-            raise ValueError(f"rollback_watch_interval, _times and _timeout must be numbers: {err}.") from err
+            raise ValueError(f"rollback_watch_interval, _times, _pause and _timeout must be numbers: {err}.") from err
         if settings.action not in ("ask", "rollback"):
             raise ValueError(f"rollback_watch_action is {settings.action!r}; use ask or rollback.")
         if settings.action == "rollback" and not settings.version:
@@ -183,6 +183,7 @@ class Watched:
             "wanted": wanted,
             "version": settings.version,
             "command": _command(settings, self.host),
+            "inventories": [os.path.abspath(settings.inventory)] if settings.inventory else [],
             "ask_command": settings.ask_command,
             "text": self._text(level, problem, _reasons(severity, level), settings),
         }
@@ -193,7 +194,7 @@ class Watched:
         self.bad = self.bad + 1 if bad else 0
         self.critical = self.critical + 1 if certain else 0
         if bad or self.unknown == 1:
-            self.incident = self.incident or f"{self.host} {dt.datetime.now(dt.UTC).isoformat(timespec='milliseconds')}"
+            self.incident = self.incident or f"{self.host} {dt.datetime.now(dt.UTC).isoformat(timespec='microseconds')}"
         elif level:
             self.incident = ""
 
@@ -207,7 +208,8 @@ class Watched:
 
     def _text(self, level: str, problem: str, reasons: list[str], settings: Settings) -> str:
         if problem:
-            return f"{self.host} could not be assessed {self.unknown} times in a row, and nothing was done: {problem}"
+            often = "once" if self.unknown == 1 else f"{self.unknown} times in a row"
+            return f"{self.host} could not be assessed {often}, and nothing was done: {problem}"
         said = " ".join(reasons) or "No rule said more."
         command = _command(settings, self.host)
         return f"{self.host} is {level} ({max(self.bad, 1)} in a row). {said} To roll back, run: {command}"
@@ -223,7 +225,7 @@ def _reasons(severity: dict[str, t.Any], level: str) -> list[str]:
 
 
 def _command(settings: Settings, host: str) -> str:
-    inventory = ["-i", settings.inventory] if settings.inventory else []
+    inventory = ["-i", os.path.abspath(settings.inventory)] if settings.inventory else []
     version = f"version={settings.version or 'VERSION'}"
     return shlex.join(["ansible-playbook", *inventory, ROLLBACK, "-e", version, "-e", f"rollback_hosts={host}"])
 
