@@ -117,9 +117,12 @@ def _planned(run: Facts) -> str:
     if kind_of(run) == "assess":
         return assessed(run)
     ran = object_message.previewed(run) or "the DOWN was run there in a transaction that was undone."
-    return (
-        f"Preview of {versions(run)} on {database(run)}: {ran} "
-        f"Nothing was stopped, written or sent.\nTo do it: {rollback_command(run)}"
+    return lines(
+        join(
+            f"Preview of {versions(run)} on {database(run)}: {ran} Nothing was stopped, written or sent.",
+            object_message.ledger(run),
+        ),
+        f"To do it: {rollback_command(run)}",
     )
 
 

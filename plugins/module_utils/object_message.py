@@ -46,7 +46,7 @@ def ledger(run: Facts) -> str:
         return ""
     versions = ", ".join(visible(version) for version in about.get("migrations") or [])
     which = f" (the DOWN of {versions} names it)" if versions else ""
-    return f"No migration was marked as taken back{which}: the migration tool may still believe that it is applied."
+    return f"No migration is marked as taken back{which}: the migration tool may still believe that the one behind it is applied."
 
 
 def previewed(run: Facts) -> str:

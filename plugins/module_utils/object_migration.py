@@ -281,7 +281,10 @@ def _script(wanted: WantedObject, located: Located, statement: str, concurrently
 def _message(about: ObjectPlan) -> str:
     parts = f" With it {'go' if len(about.parts) > 1 else 'goes'} {_some(about.parts)}." if about.parts else ""
     cascaded = f" CASCADE also drops {_some(about.cascaded)}." if about.cascaded else ""
-    return f"To take back the {about.kind} {about.identity}: {about.statement}.{parts}{cascaded}{_way_in_words(about)}"
+    return (
+        f"To take back the {about.kind} {about.identity}: {about.statement}.{parts}{cascaded}{_way_in_words(about)} "
+        "No migration is marked as taken back."
+    )
 
 
 def _way_in_words(about: ObjectPlan) -> str:
@@ -296,10 +299,6 @@ def _way_in_words(about: ObjectPlan) -> str:
 
 
 def _warnings(about: ObjectPlan, facts: _Facts) -> Iterator[str]:
-    yield (
-        "No migration is marked as taken back: the migration tool may still believe that the one which made "
-        f"{about.kind} {about.identity} is applied."
-    )
     if facts.partition_of:
         yield f"{about.identity} is a partition of {facts.partition_of}: its rows go from there."
     if facts.unique:
@@ -328,6 +327,5 @@ def made_by(plan: Plan, migrations: Sequence[Migration], names: Names) -> Plan:
     if not found:
         return plan
     about = dataclasses.replace(plan.object, migrations=tuple(found))
-    versions = f"Migration {found[0]} names" if len(found) == 1 else f"Migrations {_some(found)} name"
-    said = f"{versions} {about.kind} {about.identity} in the DOWN: correct the tool's ledger there."
-    return dataclasses.replace(plan, object=about, warnings=(*plan.warnings, said))
+    said = f"The DOWN of {_some(found)} names it, and the ledger is not touched."
+    return dataclasses.replace(plan, object=about, message=f"{plan.message} {said}")

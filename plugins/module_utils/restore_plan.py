@@ -262,11 +262,17 @@ def _why(request: RestorePlanRequest, choice: Choice, report: Mapping[str, t.Any
     if request.backup:
         return "It was named with the extra variable backup."
     if report is not None:
-        versions = ", ".join(str(each) for each in (report.get("plan") or {}).get("versions") or [])
-        return f"It is the state that run {report.get('run_id')} found before it rolled back {versions}."
+        return f"It is the state that run {report.get('run_id')} found before it rolled back {_rolled_back(report)}."
     of = f" before {request.version}" if request.version else " before a migration"
     passed = f"; {len(choice.skipped)} passed over" if choice.skipped else ""
     return f"It is the newest valid backup{of}{passed}."
+
+
+def _rolled_back(report: Mapping[str, t.Any]) -> str:
+    plan = report.get("plan") or {}
+    if plan.get("object"):
+        return f"{plan['object']['kind']} {plan['object']['identity']}"
+    return ", ".join(str(each) for each in plan.get("versions") or [])
 
 
 def _backup(choice: Choice) -> dict[str, t.Any]:

@@ -84,7 +84,8 @@ def test_a_column_goes_with_its_indexes_and_constraints_and_its_values_are_count
     assert parts < set(about.parts)
     assert "table constraint orders_new_column_check on app.orders" in about.parts
     assert "With it go" in planned.plan.message
-    assert any("No migration is marked as taken back" in warning for warning in planned.warnings)
+    assert planned.plan.message.endswith("No migration is marked as taken back.")
+    assert planned.warnings == ()
 
     before = engine.state()
     preview = take_back(engine, column="app.orders.new_column", preview=True)
@@ -215,6 +216,21 @@ def test_a_view_needs_cascade_and_is_named(engine: Engine) -> None:
     assert "CASCADE also drops view app.order_report" in planned.plan.message
     done = take_back(engine, column="app.orders.note", cascade=True)
     assert dropped(done, cascaded=True) == {"view app.order_report"}
+
+
+def test_what_came_to_depend_on_it_since_the_plan_undoes_the_run(engine: Engine) -> None:
+    wanted = request(engine, {"column": "app.customers.name"})
+    planned = planning.plan_rollback(wanted)
+    engine.script("CREATE VIEW app.names AS SELECT name FROM app.customers")
+    before = engine.state()
+    with pytest.raises(
+        FailedUnchanged, match=r"view names depends .*Take that back first, or look at it with -e cascade=yes --check"
+    ):
+        execute.execute_plan(
+            execute.Order(wanted.settings, planned.plan, wanted.search_path, wanted.limits),
+            planning.ledger_maker(wanted, []),
+        )
+    assert engine.state() == before
 
 
 def test_cascade_is_only_written_where_it_is_needed(engine: Engine) -> None:
@@ -392,7 +408,7 @@ def test_the_ledger_is_not_touched_and_the_migration_is_named(engine: Engine) ->
     planned = plan(engine, column="app.customers.name", ledger_table="app.schema_migrations")
     assert planned.plan.object is not None
     assert planned.plan.object.migrations == ("0001",)
-    assert any("Migration 0001 names column app.customers.name in the DOWN" in item for item in planned.warnings)
+    assert planned.plan.message.endswith("The DOWN of 0001 names it, and the ledger is not touched.")
     assert take_back(engine, column="app.customers.name", ledger_table="app.schema_migrations").committed
     assert engine.database.execute("SELECT version FROM app.schema_migrations") == [("0001",)]
 
