@@ -40,6 +40,7 @@ def assessed(run: Facts) -> str:
         f"{capital(database(run))}: severity {visible(severity.get('level'))}{unsure}. {_action(severity)}.",
         join(_rules(severity), sentence(severity.get("text"))),
         _not_measured(severity),
+        _no_baseline(severity, run),
         _next(severity, run),
         "This run wrote no report, because it was in check mode." if run.get("check_mode") else "",
     )
@@ -59,6 +60,13 @@ def _rules(severity: Facts) -> str:
 def _not_measured(severity: Facts) -> str:
     missing = severity.get("not_measured") or []
     return f"Not measured: {visible('; '.join(map(str, missing)))}." if missing else ""
+
+
+def _no_baseline(severity: Facts, run: Facts) -> str:
+    """The command that records a baseline, where there is none."""
+    if severity.get("backup") or severity.get("database_down"):
+        return ""
+    return f"To have a baseline, before the next migration: {playbook(run, 'backup')} -e version=<its version>"
 
 
 def _next(severity: Facts, run: Facts) -> str:

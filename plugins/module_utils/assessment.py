@@ -142,7 +142,7 @@ def evidence_of_hosts(results: Iterable[Mapping[str, t.Any]]) -> list[Measured]:
 
 
 def _one_line(text: t.Any) -> str:
-    return " ".join(str(text or "").split()).rstrip(".")
+    return " ".join(str(text or "").split()).removeprefix("Task failed: ").rstrip(".")
 
 
 def assess(request: AssessRequest) -> dict[str, t.Any]:
@@ -221,7 +221,7 @@ def _measure_database(request: AssessRequest, settings: ConnectionSettings, meas
         )
     if request.critical_tables:
         measured["rows"] = _measured_rows(request, settings, manifest, why)
-    measured["not_compared"] = {"queries and rows": why} if why and (request.queries or request.critical_tables) else {}
+    measured["not_compared"] = why if request.queries or request.critical_tables else ""
     version = _version(request, settings) or (manifest.version if manifest else "")
     return {"version": version, "backup": manifest.id if manifest else ""}
 
@@ -241,7 +241,7 @@ def baseline(request: AssessRequest, target: Target) -> tuple[Manifest | None, s
 
     Only the manifest is read, with its signature: an archive may be large, and is of no matter here.
 
-    :returns: ``None`` with the reason, as a clause with the command that makes one.
+    :returns: ``None`` with the reason, as a clause.
     """
     if not request.backup_dir:
         return None, "no backup_dir was given"
@@ -258,8 +258,8 @@ def baseline(request: AssessRequest, target: Target) -> tuple[Manifest | None, s
             return None, str(err).rstrip(".")
         return choice.entry.manifest, ""
     return None, (
-        f"{request.backup_dir} has no valid backup of {target.database} from before a migration; "
-        "ansible-playbook cypher.rollback.backup -e version=<migration> makes one before the next migration"
+        f"{request.backup_dir} has no valid backup of {target.database} from before a migration; playbooks/backup.yml makes one "
+        "before the next"
     )
 
 

@@ -104,7 +104,8 @@ def _measured(
     except _TimedOut:
         timed_out = True
     except psycopg2.Error as err:
-        error = " ".join(str(err).split()) or type(err).__name__
+        # Without the place in the query, which takes two lines and a mark.
+        error = " ".join((err.diag.message_primary or str(err)).split()) or type(err).__name__
     entry = {
         "name": query["name"],
         "timed_out": timed_out,

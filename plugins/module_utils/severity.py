@@ -191,9 +191,8 @@ def unmeasured(measured: Measurements) -> list[str]:
     unset = measured.get("unset") or {}
     empty = [source for source in SOURCES if not entries(measured, source)]
     said = [f"{source} ({unset.get(source) or f'no {SETTING_OF[source]}'})" for source in empty]
-    return said + [
-        f"{source} against a baseline ({why})" for source, why in (measured.get("not_compared") or {}).items()
-    ]
+    why = measured.get("not_compared")
+    return [*said, f"times and rows against a baseline ({why})"] if why else said
 
 
 def verdict(

@@ -32,28 +32,40 @@ def severity_table(severity: Mapping[str, t.Any] | None, whole: bool = True) -> 
     given = f"  given by {visible(severity['given_by'])}" if severity.get("given_by") else ""
     baseline = f"  baseline {visible(severity['backup'])}" if severity.get("backup") else ""
     found = list(severity.get("findings") or [])
-    rows = [
-        line
-        for status in (FIRED, INCONCLUSIVE, CLEAR)[: 3 if whole else 2]
-        for entry in found
-        if entry.get("status") == status
-        for line in _finding(entry)
-    ]
+    told = [entry for entry in found if entry.get("status") in (FIRED, INCONCLUSIVE)]
+    rows = _told(told)
+    if whole:
+        rows += [line for entry in found if entry.get("status") == CLEAR for line in _clear(entry)]
     missing = _wrapped(f"  {_STATUS[NOT_MEASURED]:<8}", "; ".join(map(str, severity.get("not_measured") or [])))
     if not whole:
         return [[head, *filter(None, (given,)), *rows]]
     return [[head, *filter(None, (given, baseline)), *rows, *missing], *_times(severity)]
 
 
-def _finding(entry: Mapping[str, t.Any]) -> list[str]:
+def _start(entry: Mapping[str, t.Any]) -> str:
     status = str(entry.get("status"))
     # What fires at the lowest level is no trouble.
     shown = "holds" if (status, entry.get("level")) == (FIRED, LOW) else _STATUS.get(status, status)
-    start = f"  {shown:<8}{visible(entry.get('section'))} {visible(entry.get('level')):<8}  "
-    name, text = visible(entry.get("rule")), visible(entry.get("text"))
-    if status == CLEAR:
-        return _wrapped(f"{start}{name:<29} ", text, indent=" " * (len(start) + 30))
-    return [f"{start}{name}", *_wrapped(_INDENT, text)]
+    return f"  {shown:<8}{visible(entry.get('section'))} {visible(entry.get('level')):<8}  "
+
+
+def _told(found: Sequence[Mapping[str, t.Any]]) -> list[str]:
+    """What fired or may have, in the order of the document; a log that cannot be read is told once."""
+    lines: list[str] = []
+    said: dict[str, str] = {}
+    for entry in found:
+        rule, text = visible(entry.get("rule")), visible(entry.get("text"))
+        same = f"  (as {said[text]})" if text in said else ""
+        lines += [f"{_start(entry)}{rule}{same}", *([] if same else _wrapped(_INDENT, text))]
+        said.setdefault(text, rule)
+    return lines
+
+
+def _clear(entry: Mapping[str, t.Any]) -> list[str]:
+    start = _start(entry)
+    return _wrapped(
+        f"{start}{visible(entry.get('rule')):<29} ", visible(entry.get("text")), indent=" " * (len(start) + 30)
+    )
 
 
 def _wrapped(start: str, text: str, indent: str = _INDENT) -> list[str]:

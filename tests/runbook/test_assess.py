@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import os
 import re
 import subprocess
@@ -13,6 +14,7 @@ import typing as t
 
 import pytest
 
+from tests.support.postgres_server import free_port
 from tests.support.runbook import Project, wait_until
 
 if t.TYPE_CHECKING:
@@ -104,15 +106,23 @@ def test_an_index_dropped_under_load_turns_low_into_critical(project: Project) -
     assert told[1] == severity["next_command"] == after.report["next_commands"][0]
     assert told[1].endswith("cypher.rollback.rollback -e version=0007 --check")
     assert "logs (no rollback_log_sources)" in after.message
-    assert "FIRED" in after.output
-    assert (
-        max(len(line) for line in after.output.splitlines() if line.startswith("  ") and "ansible-playbook" not in line)
-        < 120
-    )
+    table = after.output.partition("SEVERITY  ")[2].partition("\nSTAGES ")[0]
+    assert "FIRED   2.1 Critical" in table or "FIRED   2.2 High" in table
+    assert max(map(len, table.splitlines())) <= 96
     assert [stage["name"] for stage in after.report["stages"]] == ["assess", "notify"]
 
 
-def test_a_database_that_does_not_answer_is_critical(project: Project) -> None:
+def test_a_database_that_does_not_answer_is_critical_and_the_rest_is_looked_at_all_the_same(project: Project) -> None:
+    written = project.folder / "shop.log"
+    moment = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    written.write_text(f"{moment} ERROR the order could not be saved\n", encoding="utf-8")
+    project.settings |= {
+        "rollback_log_sources": [{"name": "shop", "type": "file", "path": str(written)}],
+        "rollback_health_checks": [
+            {"name": "search", "url": f"http://127.0.0.1:{free_port()}/", "status": 200, "priority": "P2"}
+        ],
+        "rollback_health_interval": 0.05,
+    }
     server = project.database.server
     server.stop()
     try:
@@ -127,11 +137,30 @@ def test_a_database_that_does_not_answer_is_critical(project: Project) -> None:
     assert "The database does not answer: cannot connect to database" in run.message
     assert "Bring the server back first" in run.message
     assert "Traceback" not in run.output
+    fired = {entry["rule"]: entry["text"] for entry in severity["findings"] if entry["status"] == "fired"}
+    assert sorted(fired) == ["non_critical_feature_affected", "occasional_errors", "p0_down"]
+    assert fired["occasional_errors"].startswith("The log shop on cypher1 has 1 error in 5 min")
+    assert fired["non_critical_feature_affected"].startswith("P2 search on cypher1 failed every time (3 of 3)")
 
 
-def test_thresholds_that_are_none_are_one_refusal(project: Project) -> None:
-    project.settings["rollback_severity_thresholds"] = {"performance_critical": 30}
+@pytest.mark.parametrize(
+    ("setting", "value", "said"),
+    [
+        (
+            "rollback_severity_thresholds",
+            {"performance_critical": 30},
+            "rollback_severity_thresholds has performance_critical, which is no threshold",
+        ),
+        (
+            "rollback_log_sources",
+            [{"name": "shop", "type": "file"}],
+            "rollback_log_sources: shop is of the type file and needs path. Nothing was stopped.",
+        ),
+    ],
+)
+def test_settings_that_are_wrong_are_one_refusal(project: Project, setting: str, value: t.Any, said: str) -> None:
+    project.settings[setting] = value
     run = project.run(playbook="assess")
     assert run.returncode != 0
     assert run.outcome == "refused", run.output
-    assert "rollback_severity_thresholds" in run.message
+    assert said in run.message

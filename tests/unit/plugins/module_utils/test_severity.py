@@ -532,11 +532,16 @@ def test_the_operator_is_told_level_deadline_reason_and_command() -> None:
         "Database cypher_erp: severity High. Roll back within one hour, by 2026-02-13 11:15 UTC.",
         'Decided by performance_degraded_high. Query "orders": 130 ms (median of 5, spread 0.00 ms), baseline 100 ms, +30.0 % (+30.0 to +30.0 %).',
         f"Not measured: rows (no rollback_critical_tables); logs (no rollback_log_sources); {rest}.",
+        "To have a baseline, before the next migration: ansible-playbook -i hosts.yml cypher.rollback.backup -e version=<its version>",
         f"Preview, which changes nothing: {rollback} --check",
         f"Then, to do it: {rollback}",
         "assessed",
     ]
     assert next_commands("assessed", run) == [f"{rollback} --check", rollback]
+
+
+def test_with_a_baseline_nothing_is_said_of_how_to_get_one() -> None:
+    assert "To have a baseline" not in message_for("assessed", run_with(verdict(query(0)), backup="backup_1"))
 
 
 def test_lost_rows_come_back_only_from_a_backup() -> None:
@@ -587,4 +592,7 @@ def test_the_table_is_readable_at_96_columns_and_shows_what_is_hostile() -> None
         severity_table(verdict(query(80)), whole=False)[0][1] == "  FIRED   2.1 Critical  performance_degraded_critical"
     )
     assert severity_table({}) == []
+    unreadable = severity_table(verdict(unread()))[0]
+    assert " ".join("".join(unreadable).split()).count("could not be read") == 1
+    assert "  UNSURE  2.2 High      many_warnings  (as critical_log_errors)" in unreadable
     assert severity_table(verdict(query(0)))[0][1] == "  holds   2.4 Low       performance_acceptable"
