@@ -57,9 +57,9 @@ class Budget:
         if self.over:
             raise NotChecked(f"not reached within {self._seconds:g} s")
         left = self._end - time.monotonic()
-        cursor.execute("SAVEPOINT budget")
+        milliseconds = int(min(left * 1000, _MOST_MILLISECONDS))
+        cursor.execute(f"SAVEPOINT budget; SET LOCAL statement_timeout = {milliseconds}")
         try:
-            cursor.execute(f"SET LOCAL statement_timeout = {int(min(left * 1000, _MOST_MILLISECONDS))}")
             cursor.execute(query, parameters)
             return cursor.fetchall()
         except psycopg2.errors.QueryCanceled as err:

@@ -28,22 +28,9 @@ if t.TYPE_CHECKING:
 #: Seconds during a stop for all foreign keys whose tables the rollback did not change: what is found there is older.
 UNCHANGED_SECONDS = 1.0
 
-_TREE = (
-    "(SELECT pg_catalog.array_agg(pg_catalog.format('%I.%I', tn.nspname, tc.relname)) FROM "
-    "(SELECT {rel}::pg_catalog.oid UNION SELECT relid FROM pg_catalog.pg_partition_tree({rel})) tree(oid) "
-    "JOIN pg_catalog.pg_class tc ON tc.oid = tree.oid JOIN pg_catalog.pg_namespace tn ON tn.oid = tc.relnamespace)"
-)
-_BYTES = (
-    "(SELECT coalesce(pg_catalog.sum(pg_catalog.pg_relation_size(tree.oid::pg_catalog.regclass)), 0) FROM "
-    "(SELECT {rel}::pg_catalog.oid UNION SELECT relid FROM pg_catalog.pg_partition_tree({rel})) tree(oid))"
-)
 _COLUMNS = (
     "(SELECT pg_catalog.array_agg(pg_catalog.quote_ident(a.attname) ORDER BY u.place) FROM pg_catalog.unnest({key}) "
     "WITH ORDINALITY u(number, place) JOIN pg_catalog.pg_attribute a ON a.attrelid = {rel} AND a.attnum = u.number)"
-)
-_READABLE = (
-    "pg_catalog.has_schema_privilege({c}.relnamespace, 'USAGE') AND pg_catalog.has_table_privilege({c}.oid, 'SELECT') "
-    "AND NOT pg_catalog.row_security_active({c}.oid)"
 )
 #: Operators between referenced and referring column, and the collation where the two have different ones.
 _OPERATORS = """
@@ -58,28 +45,43 @@ _OPERATORS = """
  JOIN pg_catalog.pg_attribute pa ON pa.attrelid = k.confrelid AND pa.attnum = u.theirs
  JOIN pg_catalog.pg_attribute fa ON fa.attrelid = k.conrelid AND fa.attnum = u.ours)
 """
-#: Those of partitions are parts of their parent's, which is read in their place.
+#: Those of partitions are parts of their parent's, which is read in their place. What is asked of a table is asked once.
 _FOREIGN_KEYS = f"""
 WITH RECURSIVE family(root, oid) AS (
     SELECT k.oid, k.oid FROM pg_catalog.pg_constraint k WHERE k.contype = 'f' AND k.conparentid = 0
     UNION ALL
     SELECT f.root, k.oid FROM family f JOIN pg_catalog.pg_constraint k ON k.conparentid = f.oid
+), silent(root) AS (
+    SELECT f.root FROM family f JOIN pg_catalog.pg_trigger g ON g.tgconstraint = f.oid AND g.tgenabled IN ('D', 'R')
+), relation(oid) AS (
+    SELECT conrelid FROM pg_catalog.pg_constraint WHERE contype = 'f' AND conparentid = 0
+    UNION
+    SELECT confrelid FROM pg_catalog.pg_constraint WHERE contype = 'f' AND conparentid = 0
+), member(oid, part) AS (
+    SELECT oid, oid FROM relation
+    UNION
+    SELECT r.oid, p.relid::pg_catalog.oid FROM relation r JOIN pg_catalog.pg_class c ON c.oid = r.oid AND c.relkind = 'p'
+    CROSS JOIN LATERAL pg_catalog.pg_partition_tree(r.oid) p
+), side AS MATERIALIZED (
+    SELECT c.oid, c.relkind = 'p' AS partitioned, c.relpersistence <> 't' AS lasting,
+        pg_catalog.format('%I.%I', n.nspname, c.relname) AS name,
+        pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'SELECT')
+            AND NOT pg_catalog.row_security_active(c.oid) AS readable,
+        m.names, m.bytes
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    JOIN (SELECT member.oid, pg_catalog.array_agg(pg_catalog.format('%I.%I', pn.nspname, p.relname)) AS names,
+              pg_catalog.sum(pg_catalog.pg_relation_size(p.oid)) AS bytes
+          FROM member JOIN pg_catalog.pg_class p ON p.oid = member.part
+          JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace GROUP BY member.oid) m ON m.oid = c.oid
 )
-SELECT i.identity, k.convalidated,
-    EXISTS (SELECT FROM pg_catalog.pg_trigger g JOIN family f ON f.oid = g.tgconstraint
-            WHERE f.root = k.oid AND g.tgenabled IN ('D', 'R')),
+SELECT i.identity, k.convalidated, k.oid IN (SELECT root FROM silent),
     coalesce((pg_catalog.to_jsonb(k.*) ->> 'conperiod')::bool, false), k.confmatchtype::text,
-    pg_catalog.format('%I.%I', rn.nspname, r.relname), r.relkind = 'p', {_COLUMNS.format(key="k.conkey", rel="k.conrelid")},
-    pg_catalog.format('%I.%I', pn.nspname, p.relname), p.relkind = 'p', {_COLUMNS.format(key="k.confkey", rel="k.confrelid")},
-    {_OPERATORS},
-    ({_READABLE.format(c="r")}) AND ({_READABLE.format(c="p")}),
-    {_TREE.format(rel="k.conrelid")} || {_TREE.format(rel="k.confrelid")},
-    ({_BYTES.format(rel="k.conrelid")} + {_BYTES.format(rel="k.confrelid")})::pg_catalog.int8
-FROM pg_catalog.pg_constraint k
-JOIN pg_catalog.pg_class r ON r.oid = k.conrelid JOIN pg_catalog.pg_namespace rn ON rn.oid = r.relnamespace
-JOIN pg_catalog.pg_class p ON p.oid = k.confrelid JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace
+    r.name, r.partitioned, {_COLUMNS.format(key="k.conkey", rel="k.conrelid")},
+    p.name, p.partitioned, {_COLUMNS.format(key="k.confkey", rel="k.confrelid")},
+    {_OPERATORS}, r.readable AND p.readable, r.names || p.names, (r.bytes + p.bytes)::pg_catalog.int8
+FROM pg_catalog.pg_constraint k JOIN side r ON r.oid = k.conrelid JOIN side p ON p.oid = k.confrelid
 CROSS JOIN LATERAL pg_catalog.pg_identify_object('pg_catalog.pg_constraint'::pg_catalog.regclass, k.oid, 0) i
-WHERE k.contype = 'f' AND k.conparentid = 0 AND r.relpersistence <> 't'
+WHERE k.contype = 'f' AND k.conparentid = 0 AND r.lasting
   AND coalesce((pg_catalog.to_jsonb(k.*) ->> 'conenforced')::bool, true)
 """
 

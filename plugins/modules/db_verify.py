@@ -137,6 +137,16 @@ verification:
   returned: always
   type: dict
   sample: {"passed": true, "checks": [{"name": "indexes are valid", "status": "passed", "expected": "none invalid", "actual": "none invalid", "details": []}]}
+outcome:
+  description: What a failure means for the run. V(needs_attention) where a check failed.
+  returned: failure
+  type: str
+  sample: needs_attention
+details:
+  description: Evidence of a failure.
+  returned: failure
+  type: dict
+  sample: {}
 target:
   description: The database that was asked.
   returned: always
