@@ -161,7 +161,7 @@ def has_tests(*folders: str) -> list[str]:
 
 def pytest_gate() -> Gate:
     """Every test, on the default server, with coverage of the plugins."""
-    return Gate("pytest", (("pytest", *PARALLEL, *COVERAGE, *has_tests("unit", "database", "runbook")),))
+    return Gate("pytest", (("pytest", *PARALLEL, *COVERAGE, *has_tests("unit", "page", "database", "runbook")),))
 
 
 def majors_gate() -> Gate:

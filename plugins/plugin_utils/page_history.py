@@ -91,7 +91,10 @@ def _row(run: Run) -> dict[str, t.Any]:
 
 def _outcomes(runs: t.Sequence[Run]) -> list[tuple[Cell, int]]:
     states = [str(run.get("outcome") or run.get("status") or "") for run in runs]
-    return [(status(state), states.count(state)) for state in sorted(set(states), key=lambda one: -states.count(one))]
+    return [
+        (status(state), states.count(state))
+        for state in sorted(dict.fromkeys(states), key=lambda one: -states.count(one))
+    ]
 
 
 def _charts(runs: t.Sequence[Run]) -> list[Chart]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import html
 import http.server
 import json
 import os
@@ -176,8 +177,10 @@ def receiver() -> Iterator[Receiver]:
         server.shutdown()
 
 
-def test_a_good_run_leaves_a_private_report_a_journal_and_no_claim(runbook: Runbook) -> None:
-    code, output = runbook.run()
+def test_a_good_run_leaves_private_reports_a_journal_and_no_claim(runbook: Runbook) -> None:
+    # Also where the module is sent over to a host of its own, and with everything shown that Ansible can show.
+    settings = {"rollback_in_process": False, "rollback_post_mortem_languages": ["ro"]}
+    code, output = runbook.run("-vvv", settings=settings)
     assert code == 0, output
     report = runbook.report()
     assert report["outcome"] == "rolled_back"
@@ -188,9 +191,20 @@ def test_a_good_run_leaves_a_private_report_a_journal_and_no_claim(runbook: Runb
     ]  # fmt: skip
     assert {path.name: path.stat().st_mode & 0o777 for path in (runbook.runs, *runbook.runs.rglob("*"))} == {
         "runs": 0o700, "r1": 0o700, "report.json": 0o600, "journal.jsonl": 0o600, ".claims.lock": 0o600,
+        "report.html": 0o600, "post-mortem.md": 0o600, "stages": 0o700, "notify_sent.json": 0o600,
     }  # fmt: skip
     assert "ROLLED BACK   cypher_erp on db1:5432   run r1\n" in output
-    assert str(runbook.runs / "r1" / "report.json") in output
+    page, post_mortem = ((runbook.runs / "r1" / name).read_text() for name in ("report.html", "post-mortem.md"))
+    for name in ("report.json", "report.html", "post-mortem.md"):
+        assert str(runbook.runs / "r1" / name) in output
+    assert report["message"].split("\n")[0] in html.unescape(page)
+    assert str(runbook.runs / "r1" / "report.json") in page
+    assert post_mortem.startswith("# Post-Mortem: Rollback of Migration 0003\n")
+    assert "1. **Ce s-a întâmplat?**\n" in post_mortem
+    assert "What happened?" not in post_mortem
+    # The texts are in their files; a console and its log are not the place for them.
+    assert "<!DOCTYPE" not in output
+    assert "# Post-Mortem" not in output
 
 
 def test_channels_that_fail_are_reported_and_change_nothing_else(runbook: Runbook, receiver: Receiver) -> None:
@@ -321,3 +335,36 @@ def test_output_for_programs_stays_whole_and_holds_the_summary(runbook: Runbook)
     document = next(line for line in output.splitlines() if line.startswith("["))
     assert "ROLLED BACK   cypher_erp on db1:5432   run r1" in json.loads(document)
     assert "====" not in output.replace(document, "")
+
+
+def test_past_runs_are_a_table_and_a_page_that_is_written_only_where_it_changes(runbook: Runbook) -> None:
+    for run_id, outcome in (("r1", "rolled_back"), ("<b>", "needs_attention")):
+        folder = runbook.runs / run_id
+        folder.mkdir(parents=True)
+        times = {"started_at": "2026-11-22T15:00:00.000Z", "finished_at": "2026-11-22T15:00:04.000Z"}
+        report = {
+            "runbook": "rollback",
+            "outcome": outcome,
+            "downtime_seconds": 2.5,
+            "plan": {"versions": ["{{ 0003 }}"]},
+            **times,
+        }
+        (folder / "report.json").write_text(json.dumps(report))
+        (folder / "report.html").write_text("")
+    page = runbook.runs / "index.html"
+    (runbook.folder / "rollback.yml").write_text("- import_playbook: cypher.rollback.history\n")
+    code, output = runbook.run("--check")
+    assert (code, page.exists()) == (0, False), output
+    assert f"The page was not written in check mode: {page}" in output
+    code, output = runbook.run("--diff", settings={"limit": 1})
+    assert (code, "changed=1 " in output, page.stat().st_mode & 0o777) == (0, True, 0o600), output
+    assert f"RUNS  {runbook.runs}  2 runs" in output
+    assert "… and 1 older" in output
+    assert f"The page: {page}" in output
+    assert "<!DOCTYPE" not in output
+    text = page.read_text()
+    assert '<a href="r1/report.html">2026-11-22 15:00:00</a>' in text
+    assert '<a href="%3Cb%3E/report.html">' in text
+    assert "{{ 0003 }}" in text
+    code, output = runbook.run()
+    assert (code, "changed=0 " in output, page.read_text()) == (0, True, text), output
