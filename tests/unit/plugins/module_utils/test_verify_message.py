@@ -8,11 +8,13 @@ from __future__ import annotations
 import typing as t
 
 import pytest
+from ansible_collections.cypher.rollback.plugins.module_utils.checks import Check
 from ansible_collections.cypher.rollback.plugins.module_utils.outcome import GOOD
 from ansible_collections.cypher.rollback.plugins.module_utils.report import compose
 from ansible_collections.cypher.rollback.plugins.module_utils.rolled_back import RolledBack, rolled_back
 from ansible_collections.cypher.rollback.plugins.module_utils.summary import summary
 from ansible_collections.cypher.rollback.plugins.module_utils.verification_table import verification_table
+from ansible_collections.cypher.rollback.plugins.modules.db_verify import warnings_of
 
 CHECKS = [
     {"name": "indexes are valid", "status": "passed", "expected": "none invalid", "actual": "none invalid"},
@@ -109,3 +111,16 @@ def test_what_a_rollback_can_have_changed() -> None:
     assert known.may_have_changed(["s.b", "s.a"])
     assert not known.may_have_changed(["s.b"])
     assert known.may_have_changed(["s.b"], partitioned=True)
+
+
+def test_what_is_older_than_a_rollback_and_wrong_is_a_warning() -> None:
+    old = Check("orphans under k", "information", "0 orphans", "3 rows; older than the rollback")
+    unread = Check("foreign keys that were not read", "information", "all read", "not checked: k")
+    rest = [
+        Check("critical table t", "information", "reported", "3 rows"),
+        Check("orphans under l", "failed", "0", "1"),
+    ]
+    assert warnings_of([old, unread, *rest]) == [
+        "orphans under k: 3 rows; older than the rollback.",
+        "foreign keys that were not read: not checked: k.",
+    ]
