@@ -465,7 +465,7 @@ def backed_up(engine: Engine, tmp_path: Path) -> Path:
     folder.mkdir(parents=True, mode=0o700)
     folder.parent.chmod(0o700)
     write(str(folder), manifest)
-    return folder.parent
+    return tmp_path / "backups"
 
 
 SLOW = {"name": "slow", "query": "SELECT pg_sleep(0.05)"}
