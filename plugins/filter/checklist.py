@@ -10,6 +10,7 @@ import typing as t
 from ansible_collections.cypher.rollback.plugins.module_utils import checklist
 from ansible_collections.cypher.rollback.plugins.module_utils.checklist_findings import telling, unread
 from ansible_collections.cypher.rollback.plugins.module_utils.journal import utc_now
+from ansible_collections.cypher.rollback.plugins.module_utils.phrases import playbook
 from ansible_collections.cypher.rollback.plugins.module_utils.report import plain
 
 
@@ -38,14 +39,14 @@ def checklist_logs(answers: t.Any) -> list[dict[str, t.Any]]:
 
 
 def checklist_answered(
-    found: t.Any, asked: t.Any, phase: str, *, by: str, required: bool = False, command: str = ""
+    found: t.Any, asked: t.Any, phase: str, *, by: str, required: bool = False, run: t.Any = None
 ) -> dict[str, t.Any]:
     """The result of the role.
 
     :param found: what checklist_info returned; one that failed leaves every item unknown.
     :param asked: the registered questions; skipped ones included.
     :param required: the list is a condition.
-    :param command: starts the run as it was started, for the refusal.
+    :param run: how it was started: ``runbook``, ``inventory``, ``one_of_many``, ``host``, and ``given``, its extra variables.
     """
     result = plain(found)
     items = result.get("items")
@@ -59,6 +60,8 @@ def checklist_answered(
     }
     items = checklist.answered(items, checklist.Answers(typed, by=by, at=utc_now()))
     problems = checklist.problems(items)
+    started = plain(run or {})
+    command = playbook(started, str(started.get("runbook") or "rollback"), **(started.get("given") or {}))
     message = checklist.refusal(items, command) if phase == "before" else checklist.shortfall(items)
     return {
         "items": items,

@@ -134,13 +134,11 @@ def planned(plan: Facts) -> Finding:
         return Finding("failed", f"There is no plan: {plan.get('message') or 'the stage plan left no result'}")
     versions = ", ".join(str(version) for version in plan.get("versions") or [])
     statements = plan.get("statements") or 0
-    what = (
-        f"the migrations {versions}, newest first"
-        if "," in versions
-        else f"migration {versions}"
-        if versions
-        else "the change"
-    )
+    about = _of(plan, "object")
+    if about:
+        what = f"the {about.get('kind')} {about.get('identity')}"
+    else:
+        what = f"the migrations {versions}, newest first" if "," in versions else f"migration {versions}"
     return Finding("passed", f"The plan takes back {what}, in {statements} statement{'s' if statements != 1 else ''}.")
 
 
@@ -179,11 +177,14 @@ def audience_told(audience: str, channels: Sequence[str], contacts: Sequence[str
     return Finding("open", f"No channel of rollback_notify tells a {audience} audience that the run begins.{whom}")
 
 
-def downtime(earlier: Sequence[float], database_bytes: int) -> Finding:
+def downtime(earlier: Sequence[float], database_bytes: int, *, stops: bool = True) -> Finding:
     """Item downtime_estimated.
 
     :param earlier: seconds that the application was down in earlier runs on this database.
+    :param stops: the run stops the application.
     """
+    if not stops:
+        return Finding("not_applicable", "This run does not stop the application.")
     size = f"; the database has {database_bytes:,} bytes now" if database_bytes else ""
     if not earlier:
         return Finding("open", f"No earlier run on this database stopped its application{size}.")
@@ -246,13 +247,13 @@ def smoke_tests(results: Facts) -> Finding:
     return Finding("passed" if smoke["passed"] else "failed", message)
 
 
-def logs_clean(logs: Sequence[Facts]) -> Finding:
-    """Item logs_clean, from what was counted in the logs since the restart; known problems were not counted."""
+def logs_clean(logs: Sequence[Facts], since: str = "the restart") -> Finding:
+    """Item logs_clean, from what was counted in the logs since then; known problems were not counted."""
     if not logs:
         return Finding("unknown", "No log was read; set rollback_log_sources.")
     loud = [log for log in logs if log.get("errors") or log.get("critical")]
     if loud:
-        return Finding("failed", f"Since the restart: {'; '.join(_said(log) for log in loud)}.")
+        return Finding("failed", f"Since {since}: {'; '.join(_said(log) for log in loud)}.")
     unread = [f"{_named(log)} ({str(log['problem']).rstrip('.')})" for log in logs if log.get("problem")]
     if unread:
         return Finding("unknown", f"Could not be read: {', '.join(unread)}.")
@@ -261,7 +262,7 @@ def logs_clean(logs: Sequence[Facts]) -> Finding:
     seconds = min(float(log.get("window_seconds") or 0) for log in logs)
     return Finding(
         "passed",
-        f"No error in {len(logs)} log{'s' if len(logs) > 1 else ''} in the {seconds:.0f} s since the restart{also}.",
+        f"No error in {len(logs)} log{'s' if len(logs) > 1 else ''} in the {seconds:.0f} s since {since}{also}.",
     )
 
 

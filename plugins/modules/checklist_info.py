@@ -80,9 +80,17 @@ options:
   plan:
     description:
       - For the phase V(before), of the result of M(cypher.rollback.migration_plan_info) the keys C(outcome), C(message),
-        C(database_bytes), C(versions) and C(statements).
+        C(database_bytes), C(versions), C(statements) and C(object).
     type: dict
     default: {}
+  runbook:
+    description: For the phase V(before), the runbook of this run. How long it stops the application is told from its earlier runs.
+    type: str
+    default: rollback
+  stops:
+    description: For the phase V(before), whether this run stops the application.
+    type: bool
+    default: true
   told:
     description:
       - Channels that tell each audience, by the keys C(technical) and C(stakeholder). Each has C(name), C(events) and
@@ -262,7 +270,7 @@ def before(params: Params) -> dict[str, t.Any]:
     level = checklist_findings.given_level(params["severity"])
     now = dt.datetime.now(dt.UTC)
     place, plan = place_of(params), params["plan"]
-    runs = checklist_evidence.earlier_runs(place, params["assessment_hours"], now)
+    runs = checklist_evidence.earlier_runs(place, params["assessment_hours"], now, params["runbook"])
     database_bytes = int(plan.get("database_bytes") or 0)
     assessed = runs.assessment
     severity = checklist_findings.given_severity(level, params["by"], utc_now())
@@ -278,7 +286,7 @@ def before(params: Params) -> dict[str, t.Any]:
         "rollback_planned": checklist_findings.planned(plan),
         "backup_available": checklist_findings.backup(*checklist_evidence.newest_backup(place), database_bytes),
         "team_notified": told(params, "technical", audience_level),
-        "downtime_estimated": checklist_findings.downtime(runs.downtimes, database_bytes),
+        "downtime_estimated": checklist_findings.downtime(runs.downtimes, database_bytes, stops=params["stops"]),
         "stakeholders_notified": told(params, "stakeholder", audience_level),
     }
     if level:
@@ -306,7 +314,9 @@ def after(params: Params, module: t.Any) -> dict[str, t.Any]:
         "database_verified": checklist_findings.database_verified(results),
         "application_works": checklist_findings.application_works(results),
         "smoke_tests_passed": checklist_findings.smoke_tests(results),
-        "logs_clean": checklist_findings.logs_clean(logs),
+        "logs_clean": checklist_findings.logs_clean(
+            logs, "the restart" if (results.get("restart") or {}).get("hosts") else "the change"
+        ),
         "performance_normal": performance(params),
         "team_notified": checklist_findings.team_told(
             params["notifications"],
@@ -360,6 +370,8 @@ def argument_spec() -> dict[str, t.Any]:
         "phase": {"type": "str", "required": True, "choices": ["before", "after", "logs"]},
         "answers": {"type": "raw"},
         "confirmed": {"type": "bool", "default": False},
+        "runbook": {"type": "str", "default": "rollback"},
+        "stops": {"type": "bool", "default": True},
         "assessment_hours": {"type": "float", "default": 24},
         "run_dir": {"type": "path", "default": ""},
         "backup_dir": {"type": "path", "default": ""},

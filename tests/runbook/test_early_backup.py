@@ -72,7 +72,7 @@ def test_a_database_that_nobody_wrote_to_is_backed_up_once_before_the_stop(proje
     (published,) = project.published()
     assert run.report["backup"]["path"] == str(published)
     assert run.report["backup"]["verified"] is True
-    assert manifest.load(str(published)).created_at < run.report["stages"][2]["started_at"]
+    assert manifest.load(str(published)).created_at < run.report["stages"][STAGES.index("stop")]["started_at"]
     assert manifest.verify(str(published), manifest.load(str(published))) == []
     assert run.report["verification"]["passed"] is True
 
@@ -87,7 +87,7 @@ def test_what_is_written_until_the_stop_is_in_the_backup(project: Project) -> No
     assert run.report is not None
     assert [stage["name"] for stage in run.report["stages"]] == STAGES
     (published,) = project.published()
-    assert manifest.load(str(published)).created_at > run.report["stages"][3]["started_at"]
+    assert manifest.load(str(published)).created_at > run.report["stages"][STAGES.index("backup")]["started_at"]
     assert written[0] > 0
     assert manifest.load(str(published)).rows["b2b.customers"] == before + written[0]
     assert any("The early backup was of no use" in warning for warning in run.report["warnings"])

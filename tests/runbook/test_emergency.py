@@ -121,9 +121,9 @@ def test_a_corrupted_database_is_gone_back_from(project: Project, application: A
     report = run.report
     assert report is not None
     assert [stage["name"] for stage in report["stages"]] == [
-        "plan", "confirm", "preflight", "stop", "restore", "swap", "previous_code", "restart", "smoke_test", "notify",
+        "plan", "confirm", "preflight", "stop", "restore", "swap", "previous_code", "restart", "smoke_test", "closing_checklist", "notify",
     ] or [stage["name"] for stage in report["stages"]] == [
-        "plan", "confirm", "stop", "restore", "swap", "previous_code", "restart", "smoke_test", "notify",
+        "plan", "confirm", "stop", "restore", "swap", "previous_code", "restart", "smoke_test", "closing_checklist", "notify",
     ]  # fmt: skip
     assert report["downtime_seconds"] > 0
     assert report["backup"]["id"] == backup.name

@@ -11,6 +11,8 @@ import pytest
 from ansible_collections.cypher.rollback.plugins.module_utils import checklist
 from ansible_collections.cypher.rollback.plugins.module_utils import checklist_findings as findings
 from ansible_collections.cypher.rollback.plugins.module_utils.checklist import Answers, Finding
+from ansible_collections.cypher.rollback.plugins.module_utils.report import compose
+from ansible_collections.cypher.rollback.plugins.module_utils.summary import summary
 
 NOW = "2026-11-22T15:21:40.123Z"
 PASSED = Finding("passed", "It is so.")
@@ -266,9 +268,9 @@ def test_a_given_level() -> None:
             "The plan takes back the migrations 0004, 0003, newest first, in 20 statements.",
         ),
         (
-            {"outcome": "planned", "versions": [], "statements": 1},
+            {"outcome": "planned", "object": {"kind": "index", "identity": "b2b.idx_x"}, "statements": 1},
             "passed",
-            "The plan takes back the change, in 1 statement.",
+            "The plan takes back the index b2b.idx_x, in 1 statement.",
         ),
         ({}, "failed", "There is no plan: the stage plan left no result"),
         (
@@ -377,6 +379,12 @@ def test_team_and_stakeholders_notified(channels: list[str], contacts: list[str]
 )
 def test_downtime_estimated(earlier: list[float], size: int, status: str, said: str) -> None:
     assert findings.downtime(earlier, size) == Finding(status, said)
+
+
+def test_a_run_that_stops_nothing() -> None:
+    said = "This run does not stop the application."
+    assert findings.downtime([4.0], 5, stops=False) == Finding("not_applicable", said)
+    assert findings.logs_clean([log(errors=1, host="")], "the change").evidence == "Since the change: 1 error in app."
 
 
 # --- evidence after ---------------------------------------------------------------------------------------------------
@@ -570,3 +578,32 @@ SENT = {"name": "chat", "status": "sent", "audience": "technical"}
 )
 def test_team_notified_after(notes: list[dict[str, str]], channels: list[str], status: str, said: str) -> None:
     assert findings.team_told(notes, channels) == Finding(status, said)
+
+
+# --- the console ------------------------------------------------------------------------------------------------------
+
+
+def console(**run: t.Any) -> str:
+    answers = Answers({"team_notified": False}, by="ana", at=NOW)
+    items = list(before(answers, backup_available=Finding("failed", "The folder is gone\x1b[2J.")).values())
+    facts = {
+        "run_id": "r1",
+        "rollback_failure": {"stage": "checklist", "message": "no"},
+        "checklist_result": {"items": items},
+    }
+    return summary({**compose({**facts, **run}), **run})
+
+
+def test_the_console_shows_what_does_not_hold() -> None:
+    text = console() + "\n"
+    assert "CHECKLIST before the rollback  4 of 7 hold\n" in text
+    assert "  open    The problem is confirmed: Only a person can say this.\n" in text
+    assert "  NO      The team is notified: ana answered no. It is so.\n" in text
+    assert "  NO      A verified backup is available: The folder is gone" in text
+    assert "\x1b" not in text
+    assert "The rollback is planned" not in text
+    assert "CHECKLIST after" not in text
+
+
+def test_a_preview_shows_all_of_it() -> None:
+    assert "  yes     The rollback is planned: It is so.\n" in console(check_mode=True) + "\n"
