@@ -156,6 +156,9 @@ class Watched:
     critical: int = 0
     unknown: int = 0
     incident: str = ""
+    last: tuple[str, str, bool] = ("", "", False)
+    told: tuple[str, str] = ("", "")
+    obsolete: str = ""
 
     def judge(self, answer: dict[str, t.Any], settings: Settings) -> dict[str, t.Any]:
         """The event of one assessment.
@@ -169,6 +172,7 @@ class Watched:
         certain = level == "Critical" and not severity.get("inconclusive")
         self._count(level, certain)
         wanted = self._wanted(settings, certain, problem)
+        self._note_run(str(answer.get("run_id") or ""), level, wanted)
         return {
             "host": self.host,
             "level": level or "unknown",
@@ -197,6 +201,15 @@ class Watched:
             self.incident = self.incident or f"{self.host} {dt.datetime.now(dt.UTC).isoformat(timespec='microseconds')}"
         elif level:
             self.incident = ""
+
+    def _note_run(self, run_id: str, level: str, wanted: str) -> None:
+        """The run before this one is obsolete where it said the same, unless somebody was told of it."""
+        told = wanted != "nothing" and self.told != (self.incident, level)
+        if told:
+            self.told = (self.incident, level)
+        before, its_level, it_was_told = self.last
+        self.obsolete = before if its_level == level and not it_was_told else ""
+        self.last = (run_id, level, told)
 
     def _wanted(self, settings: Settings, certain: bool, problem: str) -> str:
         if certain and self.critical >= settings.times and settings.action == "rollback":
@@ -230,11 +243,14 @@ def _command(settings: Settings, host: str) -> str:
     return shlex.join(["ansible-playbook", *inventory, ROLLBACK, "-e", version, "-e", f"rollback_hosts={host}"])
 
 
-async def _run(settings: Settings, folder: str) -> tuple[int, str]:
-    """The assessment; its exit code and what it printed."""
+async def _run(settings: Settings, folder: str, obsolete: dict[str, str]) -> tuple[int, str]:
+    """The assessment; its exit code and what it printed.
+
+    :param obsolete: the run of each host that is removed afterwards.
+    """
     answer = os.path.join(folder, "severity.json")
     # Nobody wants to be told every minute that all is well: the watch tells by its own rules.
-    variables = json.dumps({"rollback_watch_file": answer, "rollback_notify": []})
+    variables = json.dumps({"rollback_watch_file": answer, "rollback_notify": [], "rollback_watch_obsolete": obsolete})
     # The ansible-playbook beside this Python, if there is one: the rulebook may run from a venv that is not on the PATH.
     beside = Path(sys.executable).with_name("ansible-playbook")
     program = str(beside) if beside.exists() else "ansible-playbook"
@@ -256,11 +272,11 @@ async def _run(settings: Settings, folder: str) -> tuple[int, str]:
     return process.returncode or 0, output.decode("utf-8", "replace")
 
 
-async def assess(settings: Settings) -> dict[str, dict[str, t.Any]]:
+async def assess(settings: Settings, obsolete: dict[str, str] | None = None) -> dict[str, dict[str, t.Any]]:
     """The answer of every host, with ``severity``; under an empty name, with ``problem``, why there is none."""
     with tempfile.TemporaryDirectory(prefix="cypher-rollback-watch-") as folder:
         try:
-            code, output = await _run(settings, folder)
+            code, output = await _run(settings, folder, obsolete or {})
         except TimeoutError:
             return {"": {"problem": f"the assessment did not end within {settings.timeout:g} seconds"}}
         except OSError as err:
@@ -301,7 +317,8 @@ async def main(queue: asyncio.Queue[t.Any], args: dict[str, t.Any]) -> None:
     settings = Settings.parse(args)
     watched: dict[str, Watched] = {}
     while True:
-        events = judge_all(await assess(settings), watched, settings)
+        obsolete = {host: one.obsolete for host, one in watched.items() if one.obsolete}
+        events = judge_all(await assess(settings, obsolete), watched, settings)
         for event in events:
             logger.info("%s: %s, wanted: %s", event["host"], event["level"], event["wanted"])
             await queue.put({"assessment": event})

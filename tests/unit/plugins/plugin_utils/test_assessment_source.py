@@ -86,6 +86,16 @@ def test_an_incident_lasts_until_it_is_lower_again() -> None:
     assert incidents[4] not in ("", incidents[1])
 
 
+def test_runs_that_say_the_same_become_obsolete_unless_somebody_was_told() -> None:
+    settings = source.Settings.parse({"inventory": "/hosts", "times": 2})
+    watched: dict[str, t.Any] = {}
+    obsolete = []
+    for number, severity in enumerate([LOW, LOW, HIGH, HIGH, HIGH, HIGH, LOW, LOW]):
+        source.judge_all({"db1": {"severity": severity, "run_id": f"R{number}"}}, watched, settings)
+        obsolete.append(watched["db1"].obsolete)
+    assert obsolete == ["", "R0", "", "R2", "", "R4", "", "R6"]
+
+
 def test_hosts_are_counted_by_themselves() -> None:
     settings = source.Settings.parse({"inventory": "/hosts", "times": 2})
     watched: dict[str, t.Any] = {}
