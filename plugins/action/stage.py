@@ -63,7 +63,7 @@ class ActionModule(ActionBase):
         session = own_session()
         stages = _of_this_run(variables, session, args)
         name = args["name"] or open_stage(stages) or (stages[-1]["name"] if stages else "")
-        if not name and args["status"] != "failed":
+        if not name and args["status"] not in ("failed", "noted"):
             raise AnsibleError("No stage has begun, so none can be meant. Give the stage's name.")
         noted, changed = (
             (stages, []) if not name or args["status"] == "noted" else advance(stages, name, args["status"], utc_now())

@@ -284,7 +284,7 @@ def _application(left: Left) -> str:
         return "The application was not stopped."
     hosts = _hosts(ran_before(left))
     where = f" on {', '.join(hosts)}" if hosts else ""
-    if not hosts and left.open != "stop":
+    if not hosts and "stop_result" in left.facts and left.open != "stop":
         return "No application was stopped."
     if "restart" in left.finished:
         return f"The application was started again{where}."

@@ -175,7 +175,7 @@ def test_two_runs_at_once(project: Project, application: Application) -> None:
     assert project.dump() == before
 
 
-def test_a_run_that_was_killed_can_be_run_again(project: Project, application: Application) -> None:
+def test_a_run_that_was_killed_in_its_down_is_gone_on_with(project: Project, application: Application) -> None:
     add_campaigns(project, ENDLESS)
     killed = project.start("-e", "version=0007")
     wait_until(lambda: sleeping_backend(project))
@@ -185,7 +185,16 @@ def test_a_run_that_was_killed_can_be_run_again(project: Project, application: A
             os.kill(pid, signal.SIGKILL)
     killed.communicate()
     wait_until(lambda: sleeping_backend(project) is None)
-    project.write_migration("0007-campaigns.sql", "DROP TABLE IF EXISTS b2b.campaigns CASCADE;")
+    [folder] = project.run_folders()
+    refused = project.run("-e", "version=0007")
+    assert refused.outcome == "refused", refused.output
+    assert "The application is stopped on cypher1. The DOWN was not committed." in " ".join(refused.message.split())
+    assert not application.running
+    changed = project.write_migration("0007-campaigns.sql", "DROP TABLE IF EXISTS b2b.campaigns CASCADE;")
+    resumed = project.run("-e", f"resume={folder.name}")
+    assert resumed.returncode != 0
+    assert "The plan is not the one that was checked" in " ".join(resumed.output.split()), changed
+    assert application.running
     run = project.run("-e", "version=0007")
     assert (run.returncode, run.outcome) == (0, "rolled_back"), run.output
     assert application.running
@@ -239,7 +248,8 @@ def test_a_run_killed_during_the_backup_leaves_no_password(
     assert project.backups in passfile.parents
     project.settings["rollback_pg_bin_dir"] = str(project.database.server.bin_dir)
     application.release_file.write_text("0002\n", encoding="utf-8")
-    run = project.run("-e", "version=0003")
+    [folder] = project.run_folders()
+    run = project.run("-e", "version=0003", "-e", f"abandon={folder.name}")
     assert (run.returncode, run.outcome) == (0, "rolled_back"), run.output
     assert not passfile.exists()
     assert not list(project.backups.rglob("passfile"))

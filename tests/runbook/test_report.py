@@ -41,7 +41,7 @@ PLAYBOOK = """
     - block:
         - cypher.rollback.stage: {name: plan}
         - set_fact: {plan_result: "{{ planned }}"}
-        - cypher.rollback.run_claim: {system_identifier: "77", database: cypher_erp}
+        - cypher.rollback.run_claim: {system_identifier: "77", database: cypher_erp, abandon: "{{ abandon | default('') }}"}
         - cypher.rollback.stage: {name: stop}
         - set_fact: {stop_result: {hosts: {app1: "{{ app1 }}"}}}
           when: not ansible_check_mode
@@ -254,7 +254,7 @@ def test_check_mode_writes_and_sends_nothing(runbook: Runbook, receiver: Receive
     assert "changed=0" in output
 
 
-def test_a_second_run_is_refused_and_a_dead_first_one_is_taken_over(runbook: Runbook) -> None:
+def test_a_second_run_is_refused_and_so_is_one_after_a_dead_one(runbook: Runbook) -> None:
     with runbook.start(settings={"work": runbook.waiting_work()}) as first:
         wait_for(runbook.folder / "at-work", first)
         assert runbook.journal()[-1] == "stage backup started"
@@ -276,16 +276,37 @@ def test_a_second_run_is_refused_and_a_dead_first_one_is_taken_over(runbook: Run
     assert list(runbook.runs.glob(".claim-*"))
 
     code, output = runbook.run(settings={"rollback_run_id": "r4"})
+    assert code == 2, output
+    report = runbook.report("r4")
+    assert (report["outcome"], report["failure"]["stage"]) == ("refused", "plan")
+    assert (
+        "Run r1 (rollback) died in the stage backup. The application is stopped. The database is as it was. Its last finished stage is stop. "
+        "Nothing was done by this run. To begin anew, with everything as it is now: the same command as now with -e abandon=r1."
+    ) in report["failure"]["message"]
+    code, output = runbook.run(settings={"rollback_run_id": "r5", "abandon": "r1"})
     assert code == 0, output
-    assert "its journal ends with stage backup started" in " ".join(output.split())
     assert not list(runbook.runs.glob(".claim-*"))
+
+
+def test_a_run_that_died_before_the_stop_is_warned_of_and_taken_over(runbook: Runbook) -> None:
+    early = (runbook.folder / "rollback.yml").read_text()
+    early = early.replace("cypher.rollback.stage: {name: stop}", 'command: {argv: "{{ work }}"}')
+    (runbook.folder / "rollback.yml").write_text(early)
+    with runbook.start(settings={"work": runbook.waiting_work()}) as first:
+        wait_for(runbook.folder / "at-work", first)
+        os.kill(first.pid, signal.SIGKILL)
+        first.wait()
+        (runbook.folder / "go-on").touch()
+    code, output = runbook.run(settings={"rollback_run_id": "r2"})
+    assert code == 0, output
+    assert "its journal ends with stage plan started" in " ".join(output.split())
 
 
 def test_a_report_that_cannot_be_written_is_an_error_after_the_summary(runbook: Runbook) -> None:
     runbook.runs.write_text("in the way")
     code, output = runbook.run()
     assert code == 2
-    assert output.count("cannot be written: mkdir:") == 1
+    assert output.count("The journal of run r1 cannot be written: ") == 1
     assert "REFUSED   cypher_erp" in output
     assert output.index("REFUSED   cypher_erp") < output.index("The report of run r1 could not be written")
 
