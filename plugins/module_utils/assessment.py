@@ -38,6 +38,7 @@ if t.TYPE_CHECKING:
 
     from .backup_catalog import Entry
     from .connection import ConnectionSettings
+    from .ledger import Ledger
     from .manifest import Manifest
     from .migrations import Migration
     from .server import Target
@@ -49,7 +50,7 @@ Measured = dict[str, t.Any]
 
 #: The server answers and does not let this role in: whether it works for the application, nobody can say from here.
 _SHUT_OUT = re.compile(
-    r"authentication failed|no pg_hba\.conf entry|no password supplied|permission denied for database|certificate|"
+    r"authentication failed|no pg_hba\.conf entry|no password supplied|permission denied|certificate|"
     r"role \"[^\"]*\" does not exist|not permitted to log in|pooler|invalid (value|connection option|port|sslmode)",
     re.IGNORECASE,
 )
@@ -153,6 +154,7 @@ def assess(request: AssessRequest) -> dict[str, t.Any]:
     :raises Refused: for thresholds that are none, and a server that is not the one meant.
     """
     limits = thresholds_from(request.thresholds)
+    request = dataclasses.replace(request, version=_as_in_file(request))
     measured = _merged([measure_host(request.sources), *request.evidence])
     measured["unset"] = _unset(request)
     about: Measured = {"version": request.version, "backup": ""}
@@ -204,7 +206,7 @@ def _merged(parts: Iterable[Mapping[str, t.Any]]) -> Measured:
 def _measure_database(request: AssessRequest, settings: ConnectionSettings, measured: Measured) -> Measured:
     """Times and rows, noted in ``measured``; the version in question and the backup with the baseline."""
     connection = connect(settings, application_name="cypher.rollback assess", search_path=request.search_path)
-    with contextlib.closing(connection), server_errors(Refused, "saying which one it is"):
+    with contextlib.closing(connection), server_errors(CannotConnect, "saying which one it is"):
         target = inspect_target(connection, settings, request.system_identifier)
     manifest, why = baseline(request, target)
     if request.queries:
@@ -222,7 +224,7 @@ def _measure_database(request: AssessRequest, settings: ConnectionSettings, meas
     if request.critical_tables:
         measured["rows"] = _measured_rows(request, settings, manifest, why)
     measured["not_compared"] = why if request.queries or request.critical_tables else ""
-    version = _version(request, settings) or (manifest.version if manifest else "")
+    version = request.version or _newest_applied(request, settings) or (manifest.version if manifest else "")
     return {"version": version, "backup": manifest.id if manifest else ""}
 
 
@@ -266,33 +268,40 @@ def baseline(request: AssessRequest, target: Target) -> tuple[Manifest | None, s
 # --- which migration --------------------------------------------------------------------------------------------------
 
 
-def _version(request: AssessRequest, settings: ConnectionSettings) -> str:
-    """The version as its file has it, or the newest that is applied; empty where that is not known."""
-    if not os.path.isdir(request.migrations_dir):
+def _as_in_file(request: AssessRequest) -> str:
+    """The version as its file has it, ``0003`` for 3; as it was given where there is no such file."""
+    if not request.version or not os.path.isdir(request.migrations_dir):
         return request.version
     try:
-        migrations = find_migrations(request.migrations_dir)
-        if request.version:
-            return resolve_version(request.version, migrations).version
-        return _newest_applied(request, settings, migrations)
-    except (RollbackError, psycopg2.Error):
-        # The assessment does not depend on it; the runbook that does refuses what is wrong, in its own words.
+        return resolve_version(request.version, find_migrations(request.migrations_dir)).version
+    except Refused:
+        # The assessment does not depend on it; the runbook that does refuses it, in its own words.
         return request.version
 
 
-def _newest_applied(request: AssessRequest, settings: ConnectionSettings, migrations: Sequence[Migration]) -> str:
-    connection = connect(settings, application_name="cypher.rollback assess", search_path=request.search_path)
-    with contextlib.closing(connection), connection.cursor() as cursor:
-        connection.set_session(readonly=True)
-        if not request.ledger_table and not sql.HAS_PGLAST:
-            return ""
-        ledger: TableLedger | InferredLedger = (
-            TableLedger(cursor, request.ledger_table, request.ledger_column, migrations)
-            if request.ledger_table
-            else InferredLedger(Names(snapshot(cursor), cursor, request.search_path))
-        )
-        scripts = Scripts(accept_commented=True)
-        for migration in reversed(migrations):
-            if ledger.state(migration, scripts.readable(migration)).state in (ledgers.APPLIED, ledgers.PARTLY):
-                return migration.version
+def _newest_applied(request: AssessRequest, settings: ConnectionSettings) -> str:
+    """The newest migration of which something is applied; empty where that is not known."""
+    if not os.path.isdir(request.migrations_dir) or not (request.ledger_table or sql.HAS_PGLAST):
+        return ""
+    try:
+        migrations = find_migrations(request.migrations_dir)
+        connection = connect(settings, application_name="cypher.rollback assess", search_path=request.search_path)
+        with contextlib.closing(connection), connection.cursor() as cursor:
+            connection.set_session(readonly=True)
+            return _newest(_ledger(request, cursor, migrations), migrations)
+    except (RollbackError, psycopg2.Error):
+        return ""
+
+
+def _ledger(request: AssessRequest, cursor: t.Any, migrations: Sequence[Migration]) -> Ledger:
+    if request.ledger_table:
+        return TableLedger(cursor, request.ledger_table, request.ledger_column, migrations)
+    return InferredLedger(Names(snapshot(cursor), cursor, request.search_path))
+
+
+def _newest(ledger: Ledger, migrations: Sequence[Migration]) -> str:
+    scripts = Scripts(accept_commented=True)
+    for migration in reversed(migrations):
+        if ledger.state(migration, scripts.readable(migration)).state in (ledgers.APPLIED, ledgers.PARTLY):
+            return migration.version
     return ""

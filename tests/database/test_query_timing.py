@@ -162,6 +162,18 @@ def test_another_cluster_than_the_one_meant_is_refused(database: Database) -> No
         assessed(database, system_identifier="123")
 
 
+def test_the_version_in_question_is_given_or_the_newest_that_is_applied(database: Database, tmp_path: Path) -> None:
+    for number, table in ((1, "one"), (2, "two"), (3, "three")):
+        text = f"-- UP\nCREATE TABLE {table} (n int);\n\n-- DOWN (Rollback)\nDROP TABLE {table};\n"
+        (tmp_path / f"000{number}-{table}.sql").write_text(text, encoding="utf-8")
+    database.execute("CREATE TABLE one (n int)")
+    database.execute("CREATE TABLE two (n int)")
+    options = {"migrations_dir": str(tmp_path), "search_path": ["public"]}
+    assert assessed(database, **options)["version"] == "0002"
+    assert assessed(database, **options, version="1")["version"] == "0001"
+    assert assessed(database, **options, version="9")["version"] == "9"
+
+
 def test_what_other_hosts_saw_counts_and_one_that_cannot_be_asked_is_inconclusive(database: Database) -> None:
     down = {
         "name": "shop",
