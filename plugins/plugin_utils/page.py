@@ -153,7 +153,8 @@ def _tiles(report: Report) -> list[tuple[str, Cell]]:
     tiles += _proof_tile("Smoke tests", entries(report, "smoke_tests", "tests"))
     level = mapping(report, "severity").get("level")
     if level:
-        tiles.append(("Severity", Cell(str(level), tone=page_evidence.LEVEL_TONES.get(str(level), ""))))
+        below = "" if report.get("runbook") == "assess" else "before this run"
+        tiles.append(("Severity", Cell(str(level), tone=page_evidence.LEVEL_TONES.get(str(level), ""), below=below)))
     return tiles
 
 

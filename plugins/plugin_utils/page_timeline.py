@@ -49,7 +49,7 @@ def timeline(report: Report) -> list[Bar]:
     scale = _Scale(min(ends), max(ends))
     bars = [(_order(stage), _stage_bar(stage, scale)) for stage in stages]
     bars += [(str(mark.get("at") or ""), _mark(mark, scale)) for mark in entries(report, "resumed")]
-    return [*_stop(report, stages, scale), *(bar for _when, bar in sorted(bars, key=lambda pair: pair[0]))]
+    return [*_stop(report, stages, scale), *(stripe for _when, stripe in sorted(bars, key=lambda pair: pair[0]))]
 
 
 class _Scale:
@@ -64,7 +64,7 @@ class _Scale:
         passed = (moment - self.begin).total_seconds() if moment else 0.0
         return min(100.0, max(0.0, 100 * passed / self.seconds))
 
-    def bar(self, start: dt.datetime | None, seconds: t.Any) -> tuple[str, str]:
+    def stripe(self, start: dt.datetime | None, seconds: t.Any) -> tuple[str, str]:
         """Start and width, wide enough to be seen."""
         share = 100 * seconds / self.seconds if isinstance(seconds, (int, float)) else 0.0
         place = min(self.place(start), 99.4)
@@ -76,7 +76,7 @@ def _order(stage: Report) -> str:
 
 
 def _stage_bar(stage: Report, scale: _Scale) -> Bar:
-    start, width = scale.bar(time_of(stage.get("started_at")), stage.get("seconds"))
+    start, width = scale.stripe(time_of(stage.get("started_at")), stage.get("seconds"))
     return Bar(
         stage_words(stage),
         clock(stage.get("started_at")),
@@ -88,7 +88,7 @@ def _stage_bar(stage: Report, scale: _Scale) -> Bar:
 
 
 def _mark(mark: Report, scale: _Scale) -> Bar:
-    start, width = scale.bar(time_of(mark.get("at")), 0)
+    start, width = scale.stripe(time_of(mark.get("at")), 0)
     after = f" after {stage_words({'name': mark['after']})}" if mark.get("after") else ""
     by = f" by {mark['by']}" if mark.get("by") else ""
     label = f"Resumed{by}{after}"
@@ -100,7 +100,7 @@ def _stop(report: Report, stages: t.Sequence[Report], scale: _Scale) -> list[Bar
     begun = next((stage.get("started_at") for stage in stages if stage.get("name") == "stop"), None)
     if seconds is None or not begun:
         return []
-    start, width = scale.bar(time_of(begun), seconds)
+    start, width = scale.stripe(time_of(begun), seconds)
     state = Cell("still down", "status", "bad") if hosts_down(report) else Cell("down", "status", "warn")
     label = stopped_words(report)
     return [Bar(label[:1].upper() + label[1:], clock(begun), duration(seconds), state, start, width, "stop")]

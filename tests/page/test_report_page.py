@@ -168,8 +168,8 @@ def test_the_timeline_is_to_scale_and_marks_the_stop_and_the_failure(reader: Rea
     track = page.locator(".timeline .track").first.bounding_box()
 
     def share(row: t.Any) -> tuple[float, float]:
-        bar = row.locator(".track span").bounding_box()
-        return (bar["x"] - track["x"]) / track["width"], bar["width"] / track["width"]
+        stripe = row.locator(".track span").bounding_box()
+        return (stripe["x"] - track["x"]) / track["width"], stripe["width"] / track["width"]
 
     begin, width = share(page.locator("tr.stop"))
     assert begin == pytest.approx(2.29 / 5.74, abs=0.03)
