@@ -137,7 +137,7 @@ def read_run(folder: str) -> Left:
     facts = _facts(left)
     if left.open == "stop" and "stop_result" not in facts:
         # What the dead run may have stopped has to be started again, also where the resumed one fails before it stops anything.
-        facts["stop_result"] = {"hosts": {}, "to_restart": list(facts.get("rollback_ran_before") or [])}
+        facts["stop_result"] = {"hosts": {}, "to_restart": list(facts.get("stop_ran_before") or [])}
     return dataclasses.replace(left, facts=facts, missing=tuple(sorted(set(named) - set(facts))))
 
 
@@ -333,7 +333,7 @@ def _answer(ask: Ask | None, xid: str) -> str | None:
 
 def ran_before(left: Left) -> list[str]:
     """What of the application ran before the run stopped it, as ``host`` or ``host/unit``."""
-    return list(dict.fromkeys([*map(str, left.facts.get("rollback_ran_before") or []), *_stopped(left)]))
+    return list(dict.fromkeys([*map(str, left.facts.get("stop_ran_before") or []), *_stopped(left)]))
 
 
 def refuse_beginning(left: Left, command: str, ask: Ask | None = None) -> None:

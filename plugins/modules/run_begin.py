@@ -189,7 +189,7 @@ class Beginning:
         before = self.abandon() if params["abandon"] else []
         held_by = self.judge_dead_runs()
         answer = {
-            "run_id": params["run_id"], "run_dir": params["run_dir"], "asked": params["asked"], "facts": {"rollback_ran_before": before} if before else {},
+            "run_id": params["run_id"], "run_dir": params["run_dir"], "asked": params["asked"], "facts": {"stop_ran_before": before} if before else {},
             "stages": [], "finished": [], "recovered": [], "resumed": [], "message": "",
         }  # fmt: skip
         if not self.check_mode:
@@ -239,7 +239,7 @@ class Beginning:
             line = journal.journal_line(params["run_id"], "begun", journal.utc_now(), **begun, target=self.target)
             journal.append(folder, line)
             if before:
-                journal.write_result(folder, "rollback_ran_before", journal.result_text("stop", "noted", before))
+                journal.write_result(folder, "stop_ran_before", journal.result_text("stop", "noted", before))
 
     # --- a run that died
 

@@ -16,6 +16,9 @@ import typing as t
 from pathlib import Path
 
 import pytest
+from ansible_collections.cypher.rollback.plugins.module_utils.backup import take_backup
+from ansible_collections.cypher.rollback.plugins.module_utils.connection import ConnectionSettings
+from ansible_collections.cypher.rollback.plugins.module_utils.readiness import BackupRequest
 
 from tests.conftest import Database
 from tests.support.runbook import LIMIT_SECONDS, REPOSITORY, Application, Project, Run, wait_until
@@ -52,7 +55,7 @@ def lasting(value: t.Any) -> t.Any:
             value,
         )
         return re.sub(
-            r"\d{8}T?_?\d{6}Z?(-[\w-]+)?|test_\w+|/tmp/[^ '\"]*|pid \d+|:\d{4,5}\b|[0-9.]+ (s|ms|seconds|kB|MB)\b"
+            r"\d{8}T?_?\d{6}Z?(-[\w-]+)?|test_\w+|/tmp/[^ '\"]*|pid \d+|:\d{4,5}\b|[0-9.]+ (s|ms|seconds|kB|MB)\b|[0-9,]+ bytes"
             r"|\d{4}-\d\d-\d\dT[0-9:.]+Z|\b\d\d:\d\d(:\d\d)?( UTC)?",
             "…", value,
         )  # fmt: skip
@@ -266,8 +269,8 @@ def test_killed_while_the_application_is_being_stopped(
     assert resumed.report is not None
     stopped = resumed.report["application"]["stopped"]["cypher1"]
     assert (stopped["was_running"], stopped["stopped"]) == (True, True)
-    for report in (resumed.report, undisturbed[1]):
-        report["application"]["stopped"] = {}
+    # It tells what the dead run did: the resumed one found nothing to stop.
+    resumed.report["application"]["stopped"] = undisturbed[1]["application"]["stopped"]
     assert_as_undisturbed(project, application, resumed, undisturbed)
 
 
@@ -316,6 +319,42 @@ def test_a_dead_run_is_given_up(project: Project, application: Application) -> N
     assert application.running, "what the dead run stopped is started again"
     refused = project.run("-e", f"resume={folder.name}")
     assert "was given up when run" in " ".join(refused.output.split())
+
+
+def test_an_emergency_that_was_killed_is_gone_on_with(project: Project, application: Application) -> None:
+    project.settings["rollback_previous_ref"] = ""
+    take_backup(
+        BackupRequest(
+            ConnectionSettings(**project.database.connection_arguments()), str(project.backups), kind="before_migration",
+            version="0003", bin_dir=str(project.database.server.bin_dir), content=True,
+        )
+    )  # fmt: skip
+    items = project.database.execute("SELECT * FROM b2b.order_items ORDER BY id")
+    project.database.execute("DELETE FROM b2b.order_items; CREATE TABLE b2b.left_over (id int)")
+    killed(project, "restore", "-e", "confirm=yes", playbook="emergency_rollback")
+    [folder] = project.run_folders()
+    assert not application.running
+    other = project.run("-e", "version=0003", playbook="backup")
+    assert other.outcome == "backed_up", "a backup is in nobody's way"
+    killed(project, "task Exchange the databases", "-e", f"resume={folder.name}", playbook="emergency_rollback")
+    refused = project.run("-e", "confirm=yes", playbook="emergency_rollback")
+    said = " ".join(refused.message.split())
+    assert (
+        "died in the stage swap. The application is stopped on cypher1. The exchange of the databases was committed."
+        in said
+    )
+    run = project.run("-e", f"resume={folder.name}", playbook="emergency_rollback")
+    report = report_of(project, folder.name)
+    assert (run.returncode, report["outcome"]) == (0, "restored"), run.output
+    assert (application.health(), project.database.execute("SELECT * FROM b2b.order_items ORDER BY id")) == (200, items)
+    assert project.database.execute("SELECT to_regclass('b2b.left_over')") == [(None,)]
+    assert [stage["name"] for stage in report["stages"]].count("swap") == 1
+    assert (report["swap"]["swapped"], report["restore"]["compared"]) == (True, True)
+    kept = project.database.server.execute(
+        f"SELECT datname FROM pg_database WHERE datname LIKE '{project.database.name}_%'"
+    )
+    assert kept == [(report["swap"]["kept"],)]
+    project.database.server.drop_database(kept[0][0])
 
 
 def kill_tree(run: subprocess.Popen[str]) -> None:

@@ -57,7 +57,7 @@ class Run:
 
     def stopped(self) -> Run:
         self.begin("plan").end("plan", {"plan": {"versions": ["0003"]}}).begin("stop").note(
-            "stop", "rollback_ran_before", ["app1"]
+            "stop", "stop_ran_before", ["app1"]
         )
         return self.end("stop", {"to_restart": ["app1"], "hosts": {}})
 
@@ -89,7 +89,7 @@ def test_a_result_whose_stage_did_not_end_is_not_trusted(run: Run) -> None:
 
 
 def test_what_ran_before_a_stop_that_did_not_end_has_to_run_again(run: Run) -> None:
-    run.begin("plan").end("plan").begin("stop").note("stop", "rollback_ran_before", ["app1/web", "app2"])
+    run.begin("plan").end("plan").begin("stop").note("stop", "stop_ran_before", ["app1/web", "app2"])
     left = run.left()
     assert left.facts["stop_result"]["to_restart"] == ["app1/web", "app2"]
     assert "stop" not in left.done
