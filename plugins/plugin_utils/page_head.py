@@ -143,8 +143,11 @@ def _assessed(report: Report) -> Headline:
     severity = mapping(report, "severity")
     level = str(severity.get("level") or "")
     tone = {"Critical": "bad", "High": "bad", "Medium": "warn", "Low": "good"}.get(level, "warn")
-    action = " ".join(str(severity.get(key)) for key in ("action", "deadline") if severity.get(key))
-    return Headline(tone, f"Severity: {level or 'not known'}", action)
+    by = str(severity.get("deadline") or "").partition(", ")[2]
+    action = ", ".join(part for part in (str(severity.get("action") or "").rstrip("."), by) if part)
+    unsure = ", not certain" if severity.get("inconclusive") else ""
+    said = f"{action[:1].upper()}{action[1:]}." if action else ""
+    return Headline(tone, f"Severity: {level or 'not known'}{unsure}", said)
 
 
 def told(report: Report) -> tuple[list[str], list[Step]]:

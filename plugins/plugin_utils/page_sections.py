@@ -219,13 +219,25 @@ def verification(report: Report) -> Section:
     section.notes.append(
         Cell(f"{passed} passed, {len(failed)} failed, {len(checks)} in all.", tone="bad" if failed else "good")
     )
-    rows = [[status(c.get("status")), _check(c), name(c.get("expected")), name(c.get("actual"))] for c in checks]
+    rows = [[status(c.get("status")), _check(c), name(c.get("expected")), _found(c)] for c in checks]
     bad, good = rows[: len(failed)], rows[len(failed) :]
     heads = ("Status", "Check", "Expected", "Found")
     section.tables.extend(
         [Table("Failed", heads, bad, tone="bad"), Table("All others" if bad else "Checks", heads, good)]
     )
     return section
+
+
+#: Findings of one check that the page shows; the data has all.
+_DETAILS = 50
+
+
+def _found(check: Report) -> Cell:
+    """What a check found, and all of it where that only counts."""
+    details = check.get("details")
+    lines = [str(detail) for detail in details] if isinstance(details, (list, tuple)) else []
+    more = [f"… and {len(lines) - _DETAILS} more (in report.json)"] if len(lines) > _DETAILS else []
+    return name(check.get("actual"), below="\n".join([*lines[:_DETAILS], *more]))
 
 
 def _check(check: Report) -> Cell:

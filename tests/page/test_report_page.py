@@ -107,6 +107,7 @@ CONTENT = {
         "To go on once the cause is put right:", "ansible-playbook -i inventories/production cypher.rollback.restart",
         "cypher.rollback.undo_rollback -e run=20261122T215816Z-0003-b4ccc8", "Whom to call", "Application still down on app1",
         "Resumed by Ion Marin after Back up", "1 failed", "orders without a customer", "No smoke test proved that the application works.",
+        "b2b.orders 49", "… and 10 more (in report.json)",
     ]),
     "unknown": ("Not known", [
         "The connection was lost while the answer to COMMIT was awaited.", "SELECT pg_xact_status('812');", "If committed: check out",
@@ -117,7 +118,7 @@ CONTENT = {
         "no application was stopped",
     ]),
     "planned": ("Preview", ["What would be lost", "check mode", "Nothing was stopped, written or sent.", "cypher.rollback.rollback -e version=0003"]),
-    "assessed": ("Severity: Critical", ["Roll back now.", "checkout is down.", "p0_down", "cypher.rollback.rollback -e version=0003"]),
+    "assessed": ("Severity: Critical", ["Roll back now.", "checkout is down.", "p0_down", "no Prometheus is set", "cypher.rollback.rollback -e version=0003"]),
     "backed_up": ("Backed up", ["There is a backup to go back to.", "backup_before_rollback_0003_20261122_215818"]),
     "nothing_to_do": ("Nothing to do", ["Migration 0003 is not applied.", "no application was stopped"]),
 }  # fmt: skip

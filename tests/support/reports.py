@@ -115,8 +115,10 @@ SMOKE = {
 }
 SEVERITY = {
     "level": "Critical",
-    "action": "Roll back now.",
-    "deadline": "immediately",
+    "action": "roll back now",
+    "deadline": "now",
+    "backup": "backup_before_migration_0003_20261121_200000",
+    "not_measured": ["no Prometheus is set"],
     "decided_by": ["query_slower_critical", "p0_down"],
     "inconclusive": False,
     "assessed_at": "2026-11-22T21:55:02Z",
@@ -287,7 +289,8 @@ FACTS: dict[str, dict[str, t.Any]] = {
         "verify_result": {
             "verification": {
                 "passed": False,
-                "checks": [*CHECKS, {"name": "orders without a customer", "status": "failed", "expected": "0", "actual": "3"}],
+                "checks": [*CHECKS, {"name": "orders without a customer", "status": "failed", "expected": "0", "actual": "3",
+                     "details": [f"b2b.orders {number}" for number in range(60)]}],
             }
         },
         "restart_result": {"hosts": {"app1": {"failed": True, "running": False, "message": "port 8080 is taken"}}},
