@@ -561,3 +561,14 @@ def test_a_container_that_never_was_on_a_real_engine() -> None:
     (found,) = collect_logs([source], 300, 3600)
     assert "No such container" in found["problem"]
     assert found["errors"] is None
+
+
+def test_a_log_without_times_and_without_any_problem_is_clean(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "app.log"
+    path.write_text("started\nlistening on 8000\n")
+    (clean,) = collect_logs([{"name": "shop", "type": "file", "path": str(path)}], 300, 3600)
+    assert (clean["critical"], clean["errors"], clean["problem"]) == (0, 0, "")
+    path.write_text("started\nERROR no table\n")
+    (dirty,) = collect_logs([{"name": "shop", "type": "file", "path": str(path)}], 300, 3600)
+    assert dirty["errors"] == 1
+    assert "No line of" in dirty["problem"]
