@@ -266,7 +266,7 @@ def describe(left: Left, ask: Ask | None = None) -> str:
         parts.append(
             f"It was on its way back, because the stage {left.failure.get('stage')} had failed: {left.failure.get('message')}"
         )
-    return " ".join([*parts, _application(left), _database(left, ask), _last(left)]).replace("..", ".")
+    return " ".join([*parts, _application(left), _database(left, ask), _last(left)])
 
 
 def _of(begun: Mapping[str, t.Any]) -> str:

@@ -274,6 +274,24 @@ def test_killed_while_the_application_is_being_stopped(
     assert_as_undisturbed(project, application, resumed, undisturbed)
 
 
+def test_the_controller_alone_is_killed_and_the_down_goes_on(project: Project, application: Application) -> None:
+    project.write_migration("0007-campaigns.sql", "DROP TABLE b2b.campaigns;\nSELECT pg_sleep(4);")
+    project.database.execute("CREATE TABLE b2b.campaigns (id int PRIMARY KEY)")
+    project.settings["rollback_previous_ref"] = ""
+    run = project.start("-e", "version=0007")
+    sleeping = (
+        f"SELECT pid FROM pg_stat_activity WHERE datname = '{project.database.name}' AND query = 'SELECT pg_sleep(4)'"
+    )
+    wait_until(lambda: project.database.server.execute(sleeping))
+    run.kill()
+    run.communicate()
+    resumed = resume(project)
+    assert (resumed.returncode, resumed.outcome) == (0, "rolled_back"), resumed.output
+    assert "The DOWN was committed. Its last finished stage is rollback." in " ".join(resumed.output.split())
+    assert application.running
+    assert project.database.execute("SELECT to_regclass('b2b.campaigns')") == [(None,)]
+
+
 def test_what_was_stopped_runs_again_where_the_resumed_run_fails(project: Project, application: Application) -> None:
     killed(project, "backup", "-e", "version=0003")
     assert not application.running

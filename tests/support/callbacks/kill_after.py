@@ -33,5 +33,6 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]  # Ansible has no type
         task, answer = result._task, result._result
         name = task.get_name().rpartition(" : ")[2]
         stage = answer.get("stage") if name == "End the stage" else None
-        if wanted in (stage, f"task {name}"):
+        is_include = str(task.action).rpartition(".")[2].startswith("include_")
+        if wanted in (stage, f"task {name}") and not is_include:
             os.kill(os.getpid(), signal.SIGKILL)
