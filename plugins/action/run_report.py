@@ -45,6 +45,7 @@ class ActionModule(EngineAction):
     def run_module(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         """Write the report unless in check mode, and show the summary either way."""
         report = plain(arguments.get("report") or {})
+        report["person"] = report.get("person") or controller_facts(task_vars)["user"]
         report["run_id"] = run_id = arguments.get("run_id") or report.get("run_id") or nameless_run()
         answer: dict[str, t.Any] = {"changed": False, "outcome": report.get("outcome")}
         if not self._task.check_mode:

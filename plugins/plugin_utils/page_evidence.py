@@ -102,7 +102,24 @@ def _measurements(kind: str, title: str, measured: list[dict[str, t.Any]]) -> Ta
     if kind == "health":
         rows = [[_titled(one), words(one.get("priority")), status(one.get("status")), _tries(one)] for one in measured]
         return Table(title, ("Check", "Priority", "Status", "Failed"), rows)
+    if kind == "rows":
+        return Table(title, ("Table", "Before", "Now", "Change"), [_counted(one) for one in measured])
     return Table(title, ("Name", "Measured"), [[_titled(one), words(pairs(one, "name", "table"))] for one in measured])
+
+
+def _counted(one: Report) -> list[Cell]:
+    before, now = one.get("baseline_rows"), one.get("rows")
+    whole = isinstance(before, int) and isinstance(now, int)
+    told = one.get("problem") or one.get("why")
+    if one.get("missing"):
+        told = "missing; it was there in the backup"
+    estimated = "estimated" if one.get("estimated") else ""
+    return [
+        Cell(str(one.get("table") or ""), "name", below=str(told or estimated)),
+        number(before),
+        Cell("missing", "number", "bad") if one.get("missing") else number(now),
+        Cell(f"{now - before:+,}" if whole else "", "number", "bad" if whole and now < before else ""),
+    ]
 
 
 def _query(one: Report) -> list[Cell]:

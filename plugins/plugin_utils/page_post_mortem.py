@@ -112,7 +112,9 @@ def _impact(report: Report) -> list[str]:
 def _timeline(report: Report) -> list[tuple[str, str]]:
     """Times and events in the document's order; a time that is not known is empty, for people."""
     began, ended = _migration_backup(report), report.get("finished_at")
-    detected = mapping(report, "severity").get("assessed_at")
+    severity = mapping(report, "severity")
+    # A level that a person gave says nothing of when the problem was seen.
+    detected = None if severity.get("given_by") else severity.get("assessed_at")
     events = [(moment(began), "Backup before the migration")] if began else []
     events += [("", "Migration started"), (moment(detected) if detected else "", "Problem detected")]
     if report.get("started_at"):

@@ -87,7 +87,7 @@ CONTENT = {
         "Migration 0003 of database cypher_erp is rolled back and verified", "Application down for 3.2 s", "49,988", "What was lost",
         "14 objects and 24 parts of them", "Only by CASCADE", "erp.open_orders", "Skipped by IF EXISTS", "erp.idx_orders_date_range",
         "Left over", "b2b.order_total(uuid)", "b2b.customers", "What was kept", "73.4 MB", "verified: it was read back",
-        "dropped objects are gone", "Severity", "Critical", "query_slower_critical", "section 2.1", "+212 %", "12.8 ms", "inconclusive",
+        "dropped objects are gone", "Severity", "Critical", "query_slower_critical", "section 2.1", "+212 %", "12.8 ms", "inconclusive", "18,390", "-10",
         "3 of 3", "Problems confirmed", "Probleme confirmate", "Ana Pop", "2026-11-22 21:56:10 UTC", "Logs verificate (fără erori)",
         "21:58:29 ERROR cart service not found", "#erp-incidents", "Connection refused", "v1.2.0", "customers can be read",
         "ion.marin@example.com", "DBA lead", "The newest before_migration backup is 26 hours old.", "DROP TABLE", "AccessExclusiveLock",

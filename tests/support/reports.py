@@ -137,7 +137,7 @@ SEVERITY = {
         ],
         "logs": [{"name": "app", "host": "app1", "critical": 0, "errors": 41, "warnings": 9, "baseline_errors": 2, "baseline_warnings": 8}],
         "health": [{"name": "checkout", "priority": "P0", "status": "down", "failures": 3, "samples": 3, "message": "answered 500"}],
-        "rows": [{"table": "b2b.orders", "before": 18400, "now": 18400}],
+        "rows": [{"table": "b2b.orders", "baseline_rows": 18400, "rows": 18390, "missing": False, "estimated": False}],
         "prometheus": [{"name": "p95", "value": 1.9, "baseline_value": 0.4, "change_percent": 375}],
     },
     "next_command": "ansible-playbook cypher.rollback.rollback -e version=0003",
