@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ansible_collections.cypher.rollback.plugins.module_utils.notification import notify_problems
 from ansible_collections.cypher.rollback.plugins.module_utils.outcome import RULES
 
 from tests.runbook.test_artifact import DEPENDENCIES, collections_folder
@@ -122,7 +123,12 @@ def test_the_commands_do_what_they_are_there_for(tmp_path: Path, database: Datab
         assert (project.dump(), project.backups.exists()) == (before, False)
         run = reader.follow("rollback")
         assert (run.returncode, run.outcome) == (0, "rolled_back"), run.output
-        assert {item.name for item in run.folder.iterdir()} >= {"report.json", "journal.jsonl", "report.html", "post-mortem.md"}
+        assert {item.name for item in run.folder.iterdir()} >= {
+            "report.json",
+            "journal.jsonl",
+            "report.html",
+            "post-mortem.md",
+        }
         assert {"manifest.json", "dump", "globals.sql"} <= {item.name for item in project.published()[0].iterdir()}
         verified = reader.follow("verify")
         assert verified.returncode == 0, verified.output
@@ -226,6 +232,39 @@ def test_tables_are_put_back_as_described(with_backups: tuple[Reader, Applicatio
     assert application.health() == 200
 
 
+def test_the_problem_is_assessed_and_one_object_taken_back_as_described(
+    with_backups: tuple[Reader, Application],
+) -> None:
+    reader, application = with_backups
+    project = reader.project
+    assessed = reader.succeed("assess", "assessed")
+    assert assessed.report is not None
+    assert assessed.report["severity"]["level"] in {row.split("|")[1].strip() for row in LEVELS.splitlines()}
+    project.database.execute("ALTER TABLE b2b.orders ADD COLUMN new_column int; UPDATE b2b.orders SET new_column = 1")
+    run = reader.succeed("column", "rolled_back")
+    assert run.report is not None
+    assert run.report["effect"]["rows_lost"] == 50
+    columns = "SELECT 1 FROM information_schema.columns WHERE table_name = 'orders' AND column_name = 'new_column'"
+    assert project.database.execute(columns) == []
+    assert application.health() == 200
+    listed = reader.follow("history")
+    assert listed.returncode == 0, listed.output
+    assert "rolled_back" in listed.output
+    assert (project.backups / "runs" / "index.html").is_file()
+
+
+#: Rows of the table of levels.
+LEVELS = TEXT.split("| level | what to do |\n|---|---|\n")[1].split("\n\n")[0]
+
+
+def test_the_channels_of_the_example_are_right() -> None:
+    (block,) = re.findall(r"```yaml\n(rollback_contacts:.*?)```", TEXT, re.DOTALL)
+    example = yaml.safe_load(block.replace("{{ vault_slack_url }}", "https://hooks.slack.com/services/x"))
+    assert notify_problems(example["rollback_notify"], example["rollback_contacts"]) == []
+    kinds = {channel["type"] for channel in example["rollback_notify"]}
+    assert kinds == {"slack", "email", "webhook", "command"}
+
+
 def rows_of(project: Project, *tables: str) -> list[t.Any]:
     """All rows of these tables as text."""
     return [
@@ -273,7 +312,7 @@ def test_the_collection_is_installed_as_described(tmp_path: Path) -> None:
 
 def test_no_command_is_left_out() -> None:
     blocks = re.findall(r"(<!-- run: \w+ -->\n)?```bash\n(.*?)```", TEXT, re.DOTALL)
-    assert len(RUN_BLOCKS) == 15
+    assert len(RUN_BLOCKS) == 18
     others = {line for mark, block in blocks if not mark for line in block.splitlines()}
     assert others == OTHER_COMMANDS
     makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
