@@ -14,8 +14,9 @@ description:
   - Makes the run's folder and takes the claim on one database, in one step that two runs cannot both succeed in.
   - A second run is refused at once, and the message names the first.
   - A claim whose controller process is certainly gone is taken over, unless its run had begun to stop the application and was
-    neither resumed nor given up: then this one is refused, with the command that goes on with it. Where that cannot be known, because the other run
-    was started on another host, the claim goes stale when its run has written nothing for O(ttl) seconds.
+    neither resumed nor given up. Then this one is refused, with the command that goes on with it.
+  - Where it cannot be known whether the controller is gone, because the other run was started on another host, the claim goes
+    stale when its run has written nothing for O(ttl) seconds.
   - A claim is never taken over while a module of its run is at work on the database host.
   - A claim lives as long as its run and is given back at its end, so it does not count as a change.
 extends_documentation_fragment:

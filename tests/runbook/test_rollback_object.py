@@ -48,7 +48,9 @@ def test_a_column_whose_backfill_failed_is_previewed_and_taken_back(project: Pro
         assert (run.returncode, run.outcome) == (0, "rolled_back"), run.output
         assert application.health() == 200
     assert run.report is not None
-    assert run.message.startswith(f"Column b2b.orders.new_column of database {database.name} is rolled back and verified")
+    assert run.message.startswith(
+        f"Column b2b.orders.new_column of database {database.name} is rolled back and verified"
+    )
     assert "No migration is marked as taken back" in run.message
     assert run.report["effect"]["rows_lost"] == 20
     assert run.report["downtime_seconds"] > 0

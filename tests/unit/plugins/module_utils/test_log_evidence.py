@@ -563,7 +563,7 @@ def test_a_container_that_never_was_on_a_real_engine() -> None:
     assert found["errors"] is None
 
 
-def test_a_log_without_times_and_without_any_problem_is_clean(tmp_path: pathlib.Path) -> None:
+def test_a_log_without_times_and_without_any_problem_is_clean(tmp_path: Path) -> None:
     path = tmp_path / "app.log"
     path.write_text("started\nlistening on 8000\n")
     (clean,) = collect_logs([{"name": "shop", "type": "file", "path": str(path)}], 300, 3600)

@@ -288,7 +288,7 @@ def test_the_commands_of_a_restoring_run() -> None:
         "asked": {"backup": "b 7", "tables": ["a", "b"]},
     }
     assert compose(run)["next_commands"] == [
-        "ansible-playbook cypher.rollback.emergency_rollback -e '{\"backup\": \"b 7\"}' -e tables=a,b"
+        'ansible-playbook cypher.rollback.emergency_rollback -e \'{"backup": "b 7"}\' -e tables=a,b'
     ]
     assert compose(RESTORED)["swap"]["swap_back_command"] == SWAP_BACK
 
