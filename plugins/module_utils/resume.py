@@ -18,7 +18,7 @@ from .journal import result_text as _result_text
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    Ask = Callable[[str], str | None]
+    Ask: t.TypeAlias = "Callable[[str], str | None]"
 
 #: Runbooks that can be resumed; of the others nothing is lost by beginning anew.
 RESUMABLE = ("rollback", "rollback_object", "emergency_rollback", "undo_rollback", "swap_back")
@@ -98,7 +98,7 @@ class Left:
     def done(self) -> list[str]:
         """These, and what is no stage of its own or comes before the stop: once that has begun, it is over."""
         told = ["notify_start"] if self.facts.get("notify_start_result") else []
-        return [*self.finished, *told, *(BEFORE_STOP if self.has_acted else ())]
+        return [*self.finished, *told, *(BEFORE_STOP if self.has_stopped else ())]
 
     @property
     def recovered(self) -> list[str]:
@@ -108,9 +108,14 @@ class Left:
         return [str(stage["name"]) for stage in after if stage["status"] == "finished"]
 
     @property
-    def has_acted(self) -> bool:
+    def has_stopped(self) -> bool:
         """Whether it had begun to stop the application, with which a run that leaves nothing behind ends."""
         return any(stage["name"] == "stop" for stage in self.stages)
+
+    @property
+    def has_acted(self) -> bool:
+        """Whether it left anything behind: an application that it stopped, or that it found stopped by another dead run."""
+        return self.has_stopped or bool(self.facts.get("stop_ran_before"))
 
 
 def read_run(folder: str) -> Left:
@@ -280,10 +285,12 @@ def _last(left: Left) -> str:
 
 def _application(left: Left) -> str:
     names = [str(stage["name"]) for stage in left.stages]
-    if "stop" not in names:
-        return "The application was not stopped."
     hosts = _hosts(ran_before(left))
     where = f" on {', '.join(hosts)}" if hosts else ""
+    if "stop" not in names:
+        return (
+            f"The application is stopped{where}, by a run before it." if hosts else "The application was not stopped."
+        )
     if not hosts and "stop_result" in left.facts and left.open != "stop":
         return "No application was stopped."
     if "restart" in left.finished:
@@ -336,6 +343,38 @@ def ran_before(left: Left) -> list[str]:
     return list(dict.fromkeys([*map(str, left.facts.get("stop_ran_before") or []), *_stopped(left)]))
 
 
+def is_unchanged(left: Left, ask: Ask | None = None) -> bool:
+    """Whether the database is certainly as it was before the run.
+
+    :param ask: see :func:`settle_commit`; without it, a COMMIT that nobody heard the answer of is not certain.
+    """
+    if any(stage in COMMITTING for stage in left.finished):
+        return False
+    noted = noted_commit(left)
+    return not noted or _answer(ask, str(noted["xid"])) == "aborted"
+
+
+def is_same(left: Left, runbook: str, asked: Mapping[str, t.Any]) -> bool:
+    """Whether a command asks for what the run was to do. An emergency takes the place of any other run."""
+    if runbook == "emergency_rollback" != left.runbook:
+        return True
+    was, now = (
+        {name: str(value) for name, value in given.items() if str(value or "") and name != "run_id"}
+        for given in (left.begun.get("asked") or {}, asked)
+    )
+    return runbook == left.runbook and was == now
+
+
+def in_its_place(left: Left, command: str, ask: Ask | None = None) -> str:
+    """What to say where the same command begins anew, because nothing but the application was changed."""
+    where = _hosts(ran_before(left))
+    starts = f", and starts the application on {', '.join(where)} at its end" if where else ""
+    return (
+        f"{describe(left, ask)} This run begins anew in its place{starts}. "
+        f"(To go on with a dead run instead of beginning anew: {command}.{left.runbook} -e resume=<run id>)"
+    )
+
+
 def refuse_beginning(left: Left, command: str, ask: Ask | None = None) -> None:
     """Refuse a new run where an earlier one died after it had begun to act.
 
@@ -344,16 +383,9 @@ def refuse_beginning(left: Left, command: str, ask: Ask | None = None) -> None:
     """
     if not left.has_acted or left.outcome or left.abandoned_by:
         return
-    go_on = (
-        f"To go on with it: {command}.{left.runbook} -e resume={left.run_id}. To begin anew"
-        if left.begun
-        else "To begin anew"
-    )
-    raise RunDied(
-        f"{describe(left, ask)} Nothing was done by this run. {go_on}, with everything as it is now: the same command as now with "
-        f"-e abandon={left.run_id}.",
-        died=left.run_id,
-    )
+    anew = f"To begin anew, with everything as it is now, add -e abandon={left.run_id} to the command of now."
+    go_on = f"\nTo go on with it: {command}.{left.runbook} -e resume={left.run_id}" if left.begun else ""
+    raise RunDied(f"{describe(left, ask)} Nothing was done by this run. {anew}{go_on}", died=left.run_id)
 
 
 def refuse_resuming(left: Left, wanted: Mapping[str, t.Any], others: list[str]) -> None:

@@ -12,8 +12,10 @@ short_description: Begin a run, or go on with one whose controller died
 version_added: 1.0.0
 description:
   - Writes what a run was asked for as the first line of its journal.
-  - Where an earlier run on the same database died after it had begun to stop the application, a new one is refused, with the state of
-    things, the command that goes on with the dead run, and the one that gives it up.
+  - Where an earlier run on the same database died after it had begun to stop the application and the database is certainly as it was,
+    the same command takes its place, says what state things are in, and starts again at its end what that run stopped.
+  - Where the database may have been changed, or something else is asked for, a new run is refused, with the state of things, the command
+    that goes on with the dead run, and the one that gives it up.
   - With O(resume), gives the results of the stages that this run finished, so that they are not done again, and takes its claim over. Where
     it died at a COMMIT, the server is asked what became of that.
   - A run is never resumed while its controller or one of its processes may still be at work.
@@ -187,7 +189,7 @@ class Beginning:
         """Note what is asked, unless an earlier run left things halfway."""
         params = self.params
         before = self.abandon() if params["abandon"] else []
-        held_by = self.judge_dead_runs()
+        held_by = self.judge_dead_runs(before)
         answer = {
             "run_id": params["run_id"], "run_dir": params["run_dir"], "asked": params["asked"], "facts": {"stop_ran_before": before} if before else {},
             "stages": [], "finished": [], "recovered": [], "resumed": [], "message": "",
@@ -196,8 +198,12 @@ class Beginning:
             self.note_begun(before)
         return {**answer, "details": {"held_by": held_by}} if held_by else answer
 
-    def judge_dead_runs(self) -> dict[str, t.Any] | None:
-        """Refuse where a dead run left things halfway; the claim of one of which this host cannot know whether it lives."""
+    def judge_dead_runs(self, before: list[str]) -> dict[str, t.Any] | None:
+        """Take the place of a dead run that changed no database, and refuse after one that did.
+
+        :param before: what ran before the dead runs stopped it; is added to.
+        :returns: the claim of a run of which this host cannot know whether it lives.
+        """
         params = self.params
         for claim, held in claims.claims_in(params["run_dir"], params["ttl"]):
             left = resume.read_run(claim.folder_of(held))
@@ -211,8 +217,29 @@ class Beginning:
                 claim.check_stale(held, params["dead_holder"])
             except claims.ClaimHeld:
                 return held
-            refuse_or_warn(left, params["command"], self.ask, self.warn if self.check_mode else None)
+            self.judge(claim, left, before)
         return None
+
+    def judge(self, claim: claims.Claims, left: resume.Left, before: list[str]) -> None:
+        """Judge one dead run that has acted. A preview changes nothing, so it is only warned."""
+        params = self.params
+        if left.outcome or left.abandoned_by:
+            return
+        if not resume.is_same(left, params["runbook"], params["asked"]) or not resume.is_unchanged(left, self.ask):
+            refuse_or_warn(left, params["command"], self.ask, self.warn if self.check_mode else None)
+            return
+        self.warn(resume.in_its_place(left, params["command"], self.ask))
+        if not self.check_mode:
+            self.wait_for_sessions(left)
+            own = {"run_id": params["run_id"], "runbook": params["runbook"], "controller": params["controller"] or {}}
+            claim.take(own, params["dead_holder"])
+            self.note_abandoned(left)
+            before += resume.ran_before(left)
+
+    def note_abandoned(self, left: resume.Left) -> None:
+        """Write into the dead run's journal which run has taken its place."""
+        line = journal.journal_line(left.run_id, "abandoned", journal.utc_now(), by=self.params["run_id"])
+        journal.append(left.folder, line)
 
     def abandon(self) -> list[str]:
         """Give a dead run up; what ran before it, because this run finds it stopped and has to start it again."""
@@ -226,8 +253,7 @@ class Beginning:
             )
         self.refuse_living(left)
         if not self.check_mode and not left.abandoned_by:
-            line = journal.journal_line(left.run_id, "abandoned", journal.utc_now(), by=params["run_id"])
-            journal.append(left.folder, line)
+            self.note_abandoned(left)
         return resume.ran_before(left)
 
     def note_begun(self, before: list[str]) -> None:

@@ -13,7 +13,7 @@ version_added: 1.0.0
 description:
   - Makes the run's folder and takes the claim on one database, in one step that two runs cannot both succeed in.
   - A second run is refused at once, and the message names the first.
-  - A claim whose controller process is certainly gone is taken over, unless its run had begun to stop the application and was
+  - A claim whose controller process is certainly gone is taken over, unless its run may have changed the database and was
     neither resumed nor given up. Then this one is refused, with the command that goes on with it.
   - Where it cannot be known whether the controller is gone, because the other run was started on another host, the claim goes
     stale when its run has written nothing for O(ttl) seconds.
@@ -138,7 +138,7 @@ from ansible_collections.cypher.rollback.plugins.module_utils.journal import (
     run_folder,
     utc_now,
 )
-from ansible_collections.cypher.rollback.plugins.module_utils.resume import read_run, refuse_beginning
+from ansible_collections.cypher.rollback.plugins.module_utils.resume import is_unchanged, read_run, refuse_beginning
 
 
 def take(module: t.Any, claims: Claims, own: dict[str, t.Any]) -> dict[str, t.Any]:
@@ -146,8 +146,9 @@ def take(module: t.Any, claims: Claims, own: dict[str, t.Any]) -> dict[str, t.An
     dead = module.params["dead_holder"]
 
     def judge(held: dict[str, t.Any]) -> None:
-        if held["run_id"] not in (own["run_id"], module.params["abandon"]):
-            refuse_beginning(read_run(claims.folder_of(held)), module.params["command"])
+        left = read_run(claims.folder_of(held))
+        if held["run_id"] not in (own["run_id"], module.params["abandon"]) and not is_unchanged(left):
+            refuse_beginning(left, module.params["command"])
 
     if module.check_mode:
         run_folder(module.params["run_dir"], own["run_id"])

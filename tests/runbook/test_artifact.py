@@ -77,7 +77,7 @@ def test_the_archive_holds_what_runs_and_not_what_tests(artifact: Artifact) -> N
     assert {"playbooks/rollback.yml", "playbooks/stages/recover.yml", "plugins/modules/db_rollback.py"} <= set(names)
     first = {name.split("/")[0] for name in names}
     assert first <= {
-        "CHANGELOG.rst", "FILES.json", "LICENSE", "MANIFEST.json", "README.md", "ansible.cfg", "changelogs", "docs",
+        "CHANGELOG.rst", "FILES.json", "LICENSE", "MANIFEST.json", "README.md", "ansible.cfg", "changelogs", "docs", "extensions",
         "inventories", "meta", "playbooks", "plugins", "requirements.txt", "requirements.yml", "roles",
     }  # fmt: skip
     assert [name for name in names if name.endswith((".pyc", "__pycache__", ".orig", ".retry"))] == []

@@ -175,7 +175,7 @@ def test_two_runs_at_once(project: Project, application: Application) -> None:
     assert project.dump() == before
 
 
-def test_a_run_that_was_killed_in_its_down_is_gone_on_with(project: Project, application: Application) -> None:
+def test_a_run_that_was_killed_can_be_run_again(project: Project, application: Application) -> None:
     add_campaigns(project, ENDLESS)
     killed = project.start("-e", "version=0007")
     wait_until(lambda: sleeping_backend(project))
@@ -185,20 +185,37 @@ def test_a_run_that_was_killed_in_its_down_is_gone_on_with(project: Project, app
             os.kill(pid, signal.SIGKILL)
     killed.communicate()
     wait_until(lambda: sleeping_backend(project) is None)
-    [folder] = project.run_folders()
-    refused = project.run("-e", "version=0007")
-    assert refused.outcome == "refused", refused.output
-    assert "The application is stopped on cypher1. The DOWN was not committed." in " ".join(refused.message.split())
+    other = project.run("-e", "to_version=0002")
+    assert other.outcome == "refused", other.output
+    assert "The application is stopped on cypher1. The DOWN was not committed." in " ".join(other.message.split())
     assert not application.running
-    changed = project.write_migration("0007-campaigns.sql", "DROP TABLE IF EXISTS b2b.campaigns CASCADE;")
-    resumed = project.run("-e", f"resume={folder.name}")
-    assert resumed.returncode != 0
-    assert "The plan is not the one that was checked" in " ".join(resumed.output.split()), changed
-    assert application.running
+    project.write_migration("0007-campaigns.sql", "DROP TABLE IF EXISTS b2b.campaigns CASCADE;")
     run = project.run("-e", "version=0007")
     assert (run.returncode, run.outcome) == (0, "rolled_back"), run.output
+    assert "This run begins anew in its place, and starts the application on cypher1 at its end." in " ".join(
+        run.output.split()
+    )
     assert application.running
     assert not list(project.backups.glob(".partial*"))
+
+
+def test_what_a_dead_run_stopped_is_started_again_where_the_next_one_is_refused(
+    project: Project, application: Application
+) -> None:
+    add_campaigns(project, ENDLESS)
+    killed = project.start("-e", "version=0007")
+    wait_until(lambda: sleeping_backend(project))
+    for pid in [killed.pid, *children(killed.pid)]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    killed.communicate()
+    wait_until(lambda: sleeping_backend(project) is None)
+    assert not application.running
+    project.settings["rollback_smoke_tests"] = [{"name": "nothing to do"}]
+    run = project.run("-e", "version=0007")
+    assert run.outcome == "failed_unchanged", run.output
+    assert "rollback_smoke_tests: 'nothing to do' needs exactly one of url, command and query" in run.message
+    assert application.running
 
 
 def children(pid: int) -> list[int]:

@@ -254,7 +254,7 @@ def test_check_mode_writes_and_sends_nothing(runbook: Runbook, receiver: Receive
     assert "changed=0" in output
 
 
-def test_a_second_run_is_refused_and_so_is_one_after_a_dead_one(runbook: Runbook) -> None:
+def test_a_second_run_is_refused_and_a_dead_first_one_is_taken_over(runbook: Runbook) -> None:
     with runbook.start(settings={"work": runbook.waiting_work()}) as first:
         wait_for(runbook.folder / "at-work", first)
         assert runbook.journal()[-1] == "stage backup started"
@@ -276,15 +276,8 @@ def test_a_second_run_is_refused_and_so_is_one_after_a_dead_one(runbook: Runbook
     assert list(runbook.runs.glob(".claim-*"))
 
     code, output = runbook.run(settings={"rollback_run_id": "r4"})
-    assert code == 2, output
-    report = runbook.report("r4")
-    assert (report["outcome"], report["failure"]["stage"]) == ("refused", "plan")
-    assert (
-        "Run r1 (rollback) died in the stage backup. The application is stopped. The database is as it was. Its last finished stage is stop. "
-        "Nothing was done by this run. To begin anew, with everything as it is now: the same command as now with -e abandon=r1."
-    ) in report["failure"]["message"]
-    code, output = runbook.run(settings={"rollback_run_id": "r5", "abandon": "r1"})
     assert code == 0, output
+    assert "its journal ends with stage backup started" in " ".join(output.split())
     assert not list(runbook.runs.glob(".claim-*"))
 
 

@@ -137,8 +137,8 @@ def test_the_next_start_says_what_state_things_are_in(run: Run) -> None:
     assert refusal(run.stopped().begin("backup").left()) == (
         "Run r1 (rollback version=0003, begun at 2026-11-22T03:00:01.000Z by ana on ctl1) died in the stage backup. "
         "The application is stopped on app1. The database is as it was. Its last finished stage is stop. Nothing was done by this run. "
-        "To go on with it: ansible-playbook -i hosts cypher.rollback.rollback -e resume=r1. To begin anew, with everything as it is now: "
-        "the same command as now with -e abandon=r1."
+        "To begin anew, with everything as it is now, add -e abandon=r1 to the command of now."
+        "\nTo go on with it: ansible-playbook -i hosts cypher.rollback.rollback -e resume=r1"
     )
 
 
@@ -158,6 +158,41 @@ def test_a_run_that_died_at_its_commit(run: Run, status: str | None, said: str) 
     asked = []
     assert said in refusal(run.left(), lambda xid: asked.append(xid) or status)
     assert asked == ["777"]
+
+
+@pytest.mark.parametrize(
+    ("status", "unchanged"), [("committed", False), ("aborted", True), ("in progress", False), (None, False)]
+)
+def test_whether_the_database_is_certainly_as_it_was(run: Run, status: str | None, unchanged: bool) -> None:
+    assert resume.is_unchanged(run.stopped().begin("backup").left())
+    assert resume.is_unchanged(run.begin("rollback").left())
+    resume.note_commit(run.folder, "rollback", "777", {"committed": True})
+    assert resume.is_unchanged(run.left(), lambda _xid: status) is unchanged
+    assert not resume.is_unchanged(run.left())
+    assert not resume.is_unchanged(run.end("rollback", {"committed": True}).left(), lambda _xid: "aborted")
+
+
+def test_the_same_command_takes_the_place_of_a_dead_run(run: Run) -> None:
+    left = run.stopped().begin("backup").left()
+    asked = {"version": "0003", "to_version": "", "run_id": "other"}
+    assert resume.is_same(left, "rollback", asked)
+    assert not resume.is_same(left, "rollback", {"version": "0002"})
+    assert not resume.is_same(left, "undo_rollback", asked)
+    assert resume.is_same(left, "emergency_rollback", {"backup": "b1"})
+    said = resume.in_its_place(left, COMMAND)
+    assert "The application is stopped on app1. The database is as it was." in said
+    assert "This run begins anew in its place, and starts the application on app1 at its end." in said
+    assert "cypher.rollback.rollback -e resume=<run id>" in said
+
+
+def test_a_run_that_died_before_its_own_stop_hands_on_what_another_had_stopped(run: Run) -> None:
+    run.begin("plan")
+    assert not run.left().has_acted
+    run.note("stop", "stop_ran_before", ["app1"])
+    left = run.left()
+    assert (left.has_acted, left.has_stopped, resume.ran_before(left)) == (True, False, ["app1"])
+    assert "plan" not in left.done
+    assert "The application is stopped on app1, by a run before it." in resume.describe(left)
 
 
 def test_a_finished_exchange_is_said_to_be_one(run: Run) -> None:
