@@ -193,19 +193,12 @@ def publish(path: str, text: str) -> None:
     :raises FileExistsError: when the name is taken.
     :raises OSError: when it cannot be written.
     """
-    folder = os.path.dirname(path)
-    temporary = os.path.join(folder, f".{os.path.basename(path)}.{secrets.token_hex(8)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    temporary = _written_beside(path, text)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as whole:
-            os.fchmod(whole.fileno(), 0o600)
-            whole.write(text)
-            whole.flush()
-            os.fsync(whole.fileno())
         os.link(temporary, path)
     finally:
         os.unlink(temporary)
-    _sync_folder(folder)
+    _sync_folder(os.path.dirname(path))
 
 
 def replace(path: str, text: str) -> None:
@@ -213,8 +206,18 @@ def replace(path: str, text: str) -> None:
 
     :raises OSError: when it cannot be written; an older one is then as it was.
     """
-    folder = os.path.dirname(path)
-    temporary = os.path.join(folder, f".{os.path.basename(path)}.{secrets.token_hex(8)}")
+    temporary = _written_beside(path, text)
+    try:
+        os.rename(temporary, path)
+    except OSError:
+        os.unlink(temporary)
+        raise
+    _sync_folder(os.path.dirname(path))
+
+
+def _written_beside(path: str, text: str) -> str:
+    """A new file beside a path, with all of the text on the disk; nothing where that fails."""
+    temporary = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{secrets.token_hex(8)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as whole:
@@ -222,12 +225,10 @@ def replace(path: str, text: str) -> None:
             whole.write(text)
             whole.flush()
             os.fsync(whole.fileno())
-        os.rename(temporary, path)
     except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
+        os.unlink(temporary)
         raise
-    _sync_folder(folder)
+    return temporary
 
 
 def _sync_folder(folder: str) -> None:
