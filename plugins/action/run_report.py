@@ -56,9 +56,12 @@ class ActionModule(EngineAction):
         answer.pop("invocation", None)
         text = summary(report)
         # Output for programs stays whole; they find the text in the result.
-        if not str(constants.config.get_config_value("DEFAULT_STDOUT_CALLBACK")).endswith(("json", "jsonl")):
+        for_people = not str(constants.config.get_config_value("DEFAULT_STDOUT_CALLBACK")).endswith(("json", "jsonl"))
+        if for_people:
             display.display(f"\n{text}\n")
         for note in report.get("notifications") or []:
             if note["status"] == "failed":
                 display.warning(f"Notification {note['name']} was not delivered: {note['message']}")
-        return {**answer, "run_id": run_id, "summary": text.split("\n")}
+        # Ansible shows all of a failed result, and the summary stands above it already.
+        again = [] if for_people and answer.get("failed") else text.split("\n")
+        return {**answer, "run_id": run_id, "summary": again}

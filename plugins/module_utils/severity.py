@@ -53,6 +53,11 @@ ACTIONS = {
     MEDIUM: ("Watch and decide", "watch and decide"),
     LOW: ("Watch", "watch"),
 }
+#: Where nothing of the level is certain, a person looks first: to roll back a database that is well does harm, too.
+UNSURE_ACTIONS = {
+    CRITICAL: "Look now, and roll back unless you find that it is well",
+    HIGH: "Look, and roll back within one hour unless you find that it is well",
+}
 #: A query that ends, and does not fail, may still be a hundred times slower than before.
 _SAYS_LITTLE = (("critical_query_timeout", "queries"), ("p0_down", "queries"))
 HOUR = dt.timedelta(hours=1)
@@ -210,6 +215,8 @@ def verdict(
     level, deciding = _decided(found)
     inconclusive = all(finding["status"] == INCONCLUSIVE for finding in deciding) if deciding else not _is_well(found)
     action, deadline = ACTIONS[level]
+    if inconclusive:
+        action = UNSURE_ACTIONS.get(level, action)
     if level == HIGH:
         deadline += f", by {moment + HOUR:%Y-%m-%d %H:%M} UTC"
     return {

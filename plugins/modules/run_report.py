@@ -174,9 +174,7 @@ def main(make_module: t.Callable[..., t.Any] = AnsibleModule) -> None:
         path = write(params)
         pages = written_pages(module, path)
     except (OSError, RollbackError) as err:
-        trouble = (
-            f"The report of run {params['run_id']} could not be written: {err}. The run itself ended as {outcome}."
-        )
+        trouble = f"The report of run {params['run_id']} could not be written: {str(err).rstrip('.')}. The run itself ended as {outcome}."
     try:
         released = release(params)
     except RollbackError as err:

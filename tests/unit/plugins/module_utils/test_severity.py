@@ -572,7 +572,7 @@ def test_a_rollback_needs_a_server() -> None:
 def test_an_uncertain_verdict_and_check_mode_say_so() -> None:
     run = {**run_with(verdict(rows(999))), "check_mode": True}
     said = message_for("planned", run)
-    assert "severity Critical, not certain. Roll back now." in said
+    assert "severity Critical, not certain. Look now, and roll back unless you find that it is well." in said
     assert "This run wrote no report, because it was in check mode." in said
 
 
