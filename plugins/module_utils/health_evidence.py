@@ -11,7 +11,7 @@ import time
 import typing as t
 
 from .errors import Refused
-from .evidence_request import NoAnswer, NotAsked, fetch, url_problem, without_credentials
+from .http_request import NoAnswer, NotAsked, fetch, url_problem, without_credentials
 from .log_lines import without_secrets
 
 if t.TYPE_CHECKING:

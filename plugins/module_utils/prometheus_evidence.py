@@ -11,7 +11,7 @@ import typing as t
 import urllib.parse
 
 from .errors import Refused, RollbackError
-from .evidence_request import NoAnswer, NotAsked, fetch, without_credentials
+from .http_request import NoAnswer, NotAsked, fetch, without_credentials
 from .log_lines import without_secrets
 
 if t.TYPE_CHECKING:

@@ -52,7 +52,7 @@ options:
         description: HTTP status that it must answer with, a number or a list of numbers. Default, 200.
         type: raw
       contains:
-        description: Text that the first megabyte of the answer must contain.
+        description: Text that the first four megabytes of the answer must contain.
         type: str
       command:
         description: Command that must exit 0. A string is run by C(/bin/sh -c), a list as it is.
@@ -168,17 +168,10 @@ outcome:
 """
 
 import dataclasses
-import http.client
-import ipaddress
-import time
 import typing as t
-import urllib.error
-import urllib.parse
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible.module_utils.urls import ConnectionError as UrlConnectionError
-from ansible.module_utils.urls import open_url
-from ansible_collections.cypher.rollback.plugins.module_utils import smoke, smoke_query
+from ansible_collections.cypher.rollback.plugins.module_utils import http_request, smoke, smoke_query
 from ansible_collections.cypher.rollback.plugins.module_utils.connection import (
     HAS_PSYCOPG2,
     login_argument_spec,
@@ -186,53 +179,13 @@ from ansible_collections.cypher.rollback.plugins.module_utils.connection import 
 )
 from ansible_collections.cypher.rollback.plugins.module_utils.errors import RollbackError
 
-BODY_LIMIT = 1 << 20
-
-
-def is_this_host(url: str) -> bool:
-    """Whether an address is the host's own, where a proxy would ask the wrong machine."""
-    name = urllib.parse.urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return name == "localhost"
-
-
-def read_body(answer: t.Any, deadline: float) -> str:
-    """The beginning of an answer, in pieces as they come, so that one that drips does not hold us for ever."""
-    body = b""
-    while len(body) < BODY_LIMIT:
-        if time.monotonic() > deadline:
-            raise OSError("the answer did not end in time")
-        piece = answer.read1(65536)
-        if not piece:
-            break
-        body += piece
-    return body.decode("utf-8", "replace")
-
 
 def ask(url: str, limit: float, follow: bool) -> tuple[int, str]:
     """One request.
 
-    :raises OSError: when there was no answer.
+    :raises RollbackError: when there was no answer.
     """
-    deadline = time.monotonic() + limit
-    try:
-        with open_url(
-            url,
-            timeout=limit,
-            use_proxy=not is_this_host(url),
-            follow_redirects="safe" if follow else "none",
-            http_agent="cypher.rollback",
-        ) as answer:
-            return answer.status, read_body(answer, deadline)
-    except urllib.error.HTTPError as err:
-        with err:
-            return err.code, read_body(err.fp, deadline) if err.fp else ""
-    except (UrlConnectionError, http.client.HTTPException) as err:
-        raise OSError(f"{url}: {err or type(err).__name__}") from err
-    except urllib.error.URLError as err:
-        raise OSError(f"{url}: {err.reason}") from err
+    return http_request.fetch(url, limit, follow=follow)
 
 
 def test_argument_spec() -> dict[str, t.Any]:

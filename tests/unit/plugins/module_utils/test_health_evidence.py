@@ -14,13 +14,13 @@ import time
 import typing as t
 
 import pytest
-from ansible_collections.cypher.rollback.plugins.module_utils import evidence_request
+from ansible_collections.cypher.rollback.plugins.module_utils import http_request
 from ansible_collections.cypher.rollback.plugins.module_utils.errors import Refused
-from ansible_collections.cypher.rollback.plugins.module_utils.evidence_request import without_credentials
 from ansible_collections.cypher.rollback.plugins.module_utils.health_evidence import (
     collect_health,
     health_check_problems,
 )
+from ansible_collections.cypher.rollback.plugins.module_utils.http_request import without_credentials
 
 
 class Shop(http.server.BaseHTTPRequestHandler):
@@ -142,7 +142,7 @@ def test_a_proxy_that_refuses_is_inconclusive(shop: str) -> None:
 
 
 def test_a_few_samples_that_could_not_be_asked_are_left_out(shop: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened, calls = evidence_request._open, []
+    opened, calls = http_request._open, []
 
     def sometimes(*given: t.Any) -> t.Any:
         calls.append(given)
@@ -150,7 +150,7 @@ def test_a_few_samples_that_could_not_be_asked_are_left_out(shop: str, monkeypat
             raise socket.gaierror(-3, "Temporary failure in name resolution")
         return opened(*given)
 
-    monkeypatch.setattr(evidence_request, "_open", sometimes)
+    monkeypatch.setattr(http_request, "_open", sometimes)
     found = health(f"{shop}/", 3)
     assert (found["status"], found["not_asked"], found["failures"]) == ("up", 1, 0)
 
@@ -171,7 +171,7 @@ def test_a_bad_certificate_is_theirs_and_an_unknown_issuer_ours(
         err.verify_code, err.verify_message = code, "why"
         raise err
 
-    monkeypatch.setattr(evidence_request, "_open", fails)
+    monkeypatch.setattr(http_request, "_open", fails)
     found = health("https://shop/", 1)
     assert found["status"] == status
     assert said in found["message"]

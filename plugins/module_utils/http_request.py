@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the cypher.rollback authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One HTTP request for evidence, telling "it does not work" from "we could not ask"."""
+"""One HTTP request of a smoke test or for evidence, telling "it does not work" from "we could not ask"."""
 
 from __future__ import annotations
 
