@@ -52,22 +52,26 @@ def _measured(connection: psycopg2.extensions.connection, query: Mapping[str, st
     seconds: list[float] = []
     error = ""
     try:
-        _timed(connection, query["query"])
-        seconds.extend(_timed(connection, query["query"]) for _run in range(RUNS))
+        timed(connection, query["query"])
+        seconds.extend(round(timed(connection, query["query"]), 6) for _run in range(RUNS))
     except psycopg2.Error as err:
         error = " ".join(str(err).split())
     median = round(statistics.median(seconds), 6) if seconds and not error else None
     return {"name": query["name"], "query": query["query"], "seconds": seconds, "median": median, "error": error}
 
 
-def _timed(connection: psycopg2.extensions.connection, query: str) -> float:
+def timed(connection: psycopg2.extensions.connection, query: str) -> float:
+    """Seconds that a query and its rows took; its transaction is undone.
+
+    :raises psycopg2.Error: when it cannot run.
+    """
     started = time.monotonic()
     try:
         with connection.cursor() as cursor:
             cursor.execute(query)
             if cursor.description:
                 cursor.fetchall()
-        return round(time.monotonic() - started, 6)
+        return time.monotonic() - started
     finally:
         if not connection.closed:
             connection.rollback()

@@ -39,8 +39,8 @@ class NoAnswer(RollbackError):
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_given: t.Any) -> None:
-        return None
+    def redirect_request(self, *_given: t.Any, **_more: t.Any) -> None:
+        """None of them is followed."""
 
 
 def without_credentials(url: str) -> str:
@@ -105,23 +105,34 @@ def _open(url: str, seconds: float, headers: Mapping[str, str], follow: bool, de
     request.add_header("User-Agent", "cypher.rollback")
     if at:
         # Unredirected: a redirect to elsewhere does not get them.
-        token = base64.b64encode(urllib.parse.unquote(user).encode()).decode()
-        request.add_unredirected_header("Authorization", f"Basic {token}")
+        request.add_unredirected_header("Authorization", basic_authorization(user))
     for name, value in headers.items():
         request.add_unredirected_header(str(name), str(value))
-    handlers: list[t.Any] = [] if follow else [_NoRedirects()]
-    if _is_this_host(parts.hostname or ""):
-        handlers.append(urllib.request.ProxyHandler({}))
     try:
-        with urllib.request.build_opener(*handlers).open(request, timeout=seconds) as answer:
+        with opener(url, follow).open(request, timeout=seconds) as answer:
             return int(answer.status), _body(answer, deadline)
     except urllib.error.HTTPError as err:
         with err:
             return err.code, _body(err, deadline)
 
 
+def basic_authorization(user: str) -> str:
+    """The header for user and password as they stand in an address."""
+    return f"Basic {base64.b64encode(urllib.parse.unquote(user).encode()).decode()}"
+
+
+def opener(url: str, follow: bool, *handlers: urllib.request.BaseHandler) -> urllib.request.OpenerDirector:
+    """What opens an address: past any proxy where it is this host's own, which a proxy would take for its own.
+
+    :param follow: whether redirects are followed.
+    """
+    more: list[urllib.request.BaseHandler] = [] if follow else [_NoRedirects()]
+    if _is_this_host(urllib.parse.urlsplit(url).hostname or ""):
+        more.append(urllib.request.ProxyHandler({}))
+    return urllib.request.build_opener(*more, *handlers)
+
+
 def _is_this_host(name: str) -> bool:
-    """Whether a proxy would ask the wrong machine."""
     try:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:

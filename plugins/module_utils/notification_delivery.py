@@ -12,10 +12,8 @@ Nothing that goes wrong here is an error of the run. Addresses, headers and pass
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import http.client
-import ipaddress
 import json
 import os
 import re
@@ -33,6 +31,7 @@ import urllib.request
 
 from .application import Command, command_environment, without_passwords
 from .errors import Refused
+from .http_request import basic_authorization, opener
 from .journal import utc_now
 from .notification import Message, Occasion, chosen, contacts_of
 from .notification_payload import data, mail, mail_port, slack, teams, variables
@@ -75,13 +74,6 @@ class Deadline:
         if left <= 0:
             raise NotDelivered(f"gave no answer within {self.seconds:g} s")
         return left
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A report that is to go to one host goes to no other."""
-
-    def redirect_request(self, *_request: t.Any, **_more: t.Any) -> None:
-        """None of them is followed."""
 
 
 def notify(
@@ -171,13 +163,11 @@ def _post(body: Callable[[Message], dict[str, t.Any]]) -> Callable[[Message, Dea
 def _posted(settings: Mapping[str, t.Any], body: bytes, deadline: Deadline) -> int:
     """POST JSON; the status when it is a good one."""
     request = _request(settings, body)
-    handlers: list[urllib.request.BaseHandler] = [_NoRedirect()]
-    if request.full_url.startswith("https:"):
-        handlers.append(urllib.request.HTTPSHandler(context=_tls(settings)))
-    if _is_this_host(request.full_url):
-        handlers.append(urllib.request.ProxyHandler({}))
+    secure = request.full_url.startswith("https:")
+    handlers = [urllib.request.HTTPSHandler(context=_tls(settings))] if secure else []
     try:
-        with urllib.request.build_opener(*handlers).open(request, timeout=deadline.left()) as answer:
+        # A report that is to go to one host goes to no other.
+        with opener(request.full_url, False, *handlers).open(request, timeout=deadline.left()) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as err:
         with err:
@@ -193,8 +183,7 @@ def _request(settings: Mapping[str, t.Any], body: bytes) -> urllib.request.Reque
     user, mark, place = parts.netloc.rpartition("@")
     headers = {"Content-Type": "application/json", "User-Agent": "cypher.rollback"}
     if mark:
-        token = base64.b64encode(urllib.parse.unquote(user).encode()).decode()
-        headers["Authorization"] = f"Basic {token}"
+        headers["Authorization"] = basic_authorization(user)
     headers |= {str(key): str(value) for key, value in (settings.get("headers") or {}).items()}
     url = urllib.parse.urlunsplit((parts.scheme, place, parts.path or "/", parts.query, ""))
     # The scheme was judged with the settings: http or https.
@@ -211,15 +200,6 @@ def _broken(err: Exception, deadline: Deadline) -> NotDelivered:
     words = str(reason) or type(reason).__name__
     kind = NoConnection if isinstance(reason, OSError) and not isinstance(reason, ssl.SSLError) else NotDelivered
     return kind(f"cannot be reached: {words}")
-
-
-def _is_this_host(url: str) -> bool:
-    """Whether an address is the host's own, where a proxy would ask the wrong machine."""
-    name = urllib.parse.urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return name == "localhost"
 
 
 def _tls(settings: Mapping[str, t.Any]) -> ssl.SSLContext:

@@ -16,6 +16,7 @@ import statistics
 import time
 import typing as t
 
+from .baseline import timed
 from .connection import connect
 
 if t.TYPE_CHECKING:
@@ -119,19 +120,12 @@ def _measured(
 def _timed(connection: psycopg2.extensions.connection, query: str, limit: float) -> float:
     started = time.monotonic()
     try:
-        with connection.cursor() as cursor:
-            cursor.execute(query)
-            if cursor.description:
-                cursor.fetchall()
-        return time.monotonic() - started
+        return timed(connection, query)
     except psycopg2.Error as err:
         # Whoever cancels it by hand does so earlier.
         if err.pgcode == _CANCELED and time.monotonic() - started >= limit * 0.9:
             raise _TimedOut from err
         raise
-    finally:
-        if not connection.closed:
-            connection.rollback()
 
 
 def _summary(runs: Sequence[float]) -> dict[str, t.Any]:

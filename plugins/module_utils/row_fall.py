@@ -9,6 +9,7 @@ import contextlib
 import typing as t
 
 from .connection import connect
+from .rows import may_read_all
 
 if t.TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -89,7 +90,7 @@ def _counted(cursor: Cursor, name: str, before: Mapping[str, int], search_path: 
         entry["baseline_rows"] = sum(recorded) if recorded else None
         if entry["baseline_rows"] is None:
             return {**entry, "why": _NEW.format(name)}
-        if not _is_countable(cursor, oid):
+        if not may_read_all(cursor, oid):
             return {**entry, "problem": "this role may not read all of its rows"}
         entry["rows"], entry["estimated"] = _rows(cursor, oid)
         entry["change"] = entry["rows"] - entry["baseline_rows"]
@@ -119,15 +120,6 @@ def _identities(cursor: Cursor, oid: int) -> list[str]:
         (oid,),
     )
     return [row[0] for row in cursor.fetchall()]
-
-
-def _is_countable(cursor: Cursor, oid: int) -> bool:
-    cursor.execute(
-        "SELECT pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'SELECT') "
-        "AND NOT pg_catalog.row_security_active(c.oid) FROM pg_catalog.pg_class c WHERE c.oid = %s",
-        (oid,),
-    )
-    return bool(cursor.fetchall()[0][0])
 
 
 def _rows(cursor: Cursor, oid: int) -> tuple[int, bool]:

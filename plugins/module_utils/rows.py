@@ -15,6 +15,23 @@ if t.TYPE_CHECKING:
     from .catalog import Catalog, CatalogObject, Cursor
 
 
+#: Of a table ``c``: this role may read it, and no policy hides rows from it.
+_READABLE = (
+    "pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'SELECT') "
+    "AND NOT pg_catalog.row_security_active(c.oid)"
+)
+
+
+def may_read_all(cursor: Cursor, table: int) -> bool:
+    """Whether this role may read every row of a table.
+
+    :param table: oid of the table.
+    """
+    cursor.execute(f"SELECT {_READABLE} FROM pg_catalog.pg_class c WHERE c.oid = %s", (table,))
+    row = cursor.fetchone()
+    return bool(row and row[0])
+
+
 def count_rows(cursor: Cursor, tables: Iterable[CatalogObject]) -> dict[str, int]:
     """Exact number of rows by identity; the identity is SQL already, quoted by the server.
 
@@ -24,8 +41,7 @@ def count_rows(cursor: Cursor, tables: Iterable[CatalogObject]) -> dict[str, int
     wanted = list(tables)
     cursor.execute(
         "SELECT c.oid::pg_catalog.int8 FROM pg_catalog.pg_class c WHERE c.oid = ANY(%s::pg_catalog.oid[]) "
-        "AND NOT (pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'SELECT') "
-        "AND NOT pg_catalog.row_security_active(c.oid))",
+        f"AND NOT ({_READABLE})",
         ([table.oid for table in wanted],),
     )
     unreadable = {row[0] for row in cursor.fetchall()}
@@ -46,13 +62,7 @@ def count_values(cursor: Cursor, table: int, relation: str, column: str) -> int 
     :param relation: its identity, which is SQL already.
     :param column: the column's identity, which ends with its quoted name.
     """
-    cursor.execute(
-        "SELECT pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'SELECT') "
-        "AND NOT pg_catalog.row_security_active(c.oid) FROM pg_catalog.pg_class c WHERE c.oid = %s",
-        (table,),
-    )
-    row = cursor.fetchone()
-    if row is None or not row[0]:
+    if not may_read_all(cursor, table):
         return None
     cursor.execute(f"SELECT pg_catalog.count({column}) FROM {relation}")
     return int(cursor.fetchall()[0][0])

@@ -17,6 +17,7 @@ from .budget import NotChecked
 from .checks import FAILED, INFORMATION, Check, some
 from .errors import Refused
 from .history import newest_reports
+from .rows import may_read_all
 
 if t.TYPE_CHECKING:
     import datetime as dt
@@ -128,22 +129,13 @@ def _counted(cursor: Cursor, budget: Budget, catalog: Catalog, before: Mapping[s
     missed = {}
     for name in sorted(there.keys() & before.keys(), key=lambda each: (before[each], each)):
         try:
-            if not _is_readable(cursor, there[name].oid):
+            if not may_read_all(cursor, there[name].oid):
                 raise NotChecked("this role may not read all its rows")
             only = "" if there[name].kind == "p" else "ONLY "
             now[name] = int(budget.ask(cursor, f"SELECT pg_catalog.count(*) FROM {only}{name}")[0][0])
         except NotChecked as why:
             missed[name] = str(why)
     return _Compared(before, now, missed)
-
-
-def _is_readable(cursor: Cursor, oid: int) -> bool:
-    cursor.execute(
-        "SELECT pg_catalog.has_schema_privilege(relnamespace, 'USAGE') AND pg_catalog.has_table_privilege(oid, 'SELECT') "
-        "AND NOT pg_catalog.row_security_active(oid) FROM pg_catalog.pg_class WHERE oid = %s",
-        (oid,),
-    )
-    return bool(cursor.fetchall()[0][0])
 
 
 def _critical(
