@@ -6,12 +6,13 @@ SETUP := $(PYTHON) tests/setup_venv.py
 ANSIBLE_TEST ?= ansible-test
 export ANSIBLE_TEST
 
-.PHONY: help setup setup-dev setup-postgres server demo bench lint test clean
+.PHONY: help setup setup-dev setup-postgres server demo bench lint test molecule clean
 
 help:
 	@echo "make demo            roll a migration of a small shop back, on a PostgreSQL server of its own"
 	@echo "make test            every check and test, with a table of the results at the end"
 	@echo "make lint            the checks without the tests"
+	@echo "make molecule        the scenarios of molecule/; one alone with SCENARIO=undo"
 	@echo "make bench           how long the stages take"
 	@echo "make setup           .venv, for .venv/bin/ansible-playbook playbooks/rollback.yml"
 	@echo "make setup-dev       the tools of lint and test"
@@ -42,6 +43,10 @@ lint: setup-dev
 
 test: setup-dev setup-postgres
 	@$(VENV_PYTHON) -m tests.run_gates test
+
+molecule: setup-dev setup-postgres
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" MOLECULE_GLOB='molecule/*/molecule.yml' \
+		$(VENV_PYTHON) -m tests.support.postgres_server -- molecule test $(if $(SCENARIO),--scenario-name $(SCENARIO),--all)
 
 clean:
 	rm -rf .venv .cache .ansible .coverage .pytest_cache .mypy_cache .ruff_cache

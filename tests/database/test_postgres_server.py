@@ -18,7 +18,7 @@ import typing as t
 import psycopg2
 import pytest
 
-from tests.support.postgres_server import REPOSITORY, PostgresServer, ServerError, find_installations
+from tests.support.postgres_server import REPOSITORY, PostgresServer, ServerError, find_installations, free_port
 
 if t.TYPE_CHECKING:
     from tests.conftest import Database
@@ -114,3 +114,43 @@ def test_programs_under_a_private_home_are_copied(tmp_path: pathlib.Path) -> Non
     with PostgresServer(home / "package" / "pginstall" / "bin") as server:
         assert server.bin_dir.is_relative_to(server.folder)
         assert server.execute("SELECT 1") == [(1,)]
+
+
+def test_a_server_in_the_background_lives_until_it_is_stopped(tmp_path: pathlib.Path) -> None:
+    folder, port = tmp_path / "server", free_port()
+    command = [sys.executable, "-m", "tests.support.postgres_server"]
+    start = [*command, f"--background={folder}", f"--port={port}", "--database=shop"]
+    try:
+        for _twice in range(2):
+            subprocess.run(start, cwd=REPOSITORY, check=True, capture_output=True)
+            with contextlib.closing(
+                psycopg2.connect(
+                    host="127.0.0.1", port=port, user="postgres", dbname="shop", passfile=str(folder / "passfile")
+                )
+            ) as connection:
+                assert connection.info.dbname == "shop"
+        assert (folder / "bin" / "pg_dump").exists()
+        assert (folder / "passfile").stat().st_mode & 0o077 == 0
+    finally:
+        subprocess.run([*command, f"--stop={folder}"], cwd=REPOSITORY, check=True)
+    with pytest.raises(psycopg2.OperationalError, match="refused"):
+        psycopg2.connect(host="127.0.0.1", port=port, user="postgres", dbname="shop", password="any")
+
+
+def test_a_port_that_is_taken_is_said(tmp_path: pathlib.Path) -> None:
+    with PostgresServer() as server:
+        started = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "tests.support.postgres_server",
+                f"--background={tmp_path}",
+                f"--port={server.port}",
+            ],
+            cwd=REPOSITORY,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+    assert started.returncode == 1
+    assert "could not bind" in started.stderr

@@ -5,9 +5,12 @@
 
     python -m tests.support.postgres_server --list
     python -m tests.support.postgres_server [--major N] [--database NAME] -- COMMAND...
+    python -m tests.support.postgres_server --background FOLDER --port N [--major N] [--database NAME]
+    python -m tests.support.postgres_server --stop FOLDER
 
 The second form runs a command with ``DB_HOST``, ``DB_PORT``, ``DB_USER``, ``DB_NAME``, ``DB_PASSWORD`` and
-``PG_BIN_DIR`` set to a server that lives as long as the command.
+``PG_BIN_DIR`` set to a server that lives as long as the command. The third one leaves a server running, with its password
+in ``FOLDER/passfile`` and its programs in ``FOLDER/bin``, until the fourth one stops it.
 """
 
 from __future__ import annotations
@@ -130,6 +133,7 @@ class PostgresServer:
     :param settings: lines for ``postgresql.conf``, name to value; values are quoted here.
     :param auth: ``scram-sha-256`` or ``trust``, for every connection.
     :param durable: ``False`` switches fsync off, which tests that kill processes (not machines) may do.
+    :param port: the only port that will do; 0, any that is free.
     """
 
     host = "127.0.0.1"
@@ -142,13 +146,14 @@ class PostgresServer:
         settings: Mapping[str, str | int] | None = None,
         auth: str = "scram-sha-256",
         durable: bool = False,
+        port: int = 0,
     ) -> None:
         self.original_bin_dir = pathlib.Path(bin_dir) if bin_dir else find_installation().bin_dir
         self.bin_dir = self.original_bin_dir
         self.settings: dict[str, str | int] = {**({} if durable else NOT_DURABLE), **(settings or {})}
         self.auth = auth
         self.password = secrets.token_urlsafe(16)
-        self.port = 0
+        self.port = self._wanted_port = port
         self._process: subprocess.Popen[bytes] | None = None
         self._folder: pathlib.Path | None = None
 
@@ -245,7 +250,7 @@ class PostgresServer:
         if self.running:
             self.kill()
             raise ServerError(f"the server does not answer\n{self.log_tail()}")
-        if "could not bind" in self.log_tail():
+        if "could not bind" in self.log_tail() and not self._wanted_port:
             self.port = free_port()
         elif "shared memory block" not in self.log_tail() and "lock file" not in self.log_tail():
             raise ServerError(f"the server stopped at once\n{self.log_tail()}")
@@ -466,22 +471,106 @@ def exit_on_sigterm() -> None:
         signal.signal(signal.SIGTERM, end)
 
 
+def start_in_background(folder: pathlib.Path, options: argparse.Namespace) -> int:
+    """Start a process that holds a server, and return when the server takes connections; 1 where it does not start."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if _holder(folder):
+        print(f"a server of {folder} is running already")
+        return 0
+    wanted = [f"--hold={folder}", f"--port={options.port}", f"--database={options.database}"]
+    wanted += [f"--major={options.major}"] if options.major else []
+    log = folder / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.postgres_server", *wanted],
+            cwd=REPOSITORY,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    while process.poll() is None and not _holder(folder):
+        time.sleep(0.05)
+    if process.poll() is not None:
+        print(log.read_text(encoding="utf-8", errors="replace"), file=sys.stderr)
+        return 1
+    print(f"PostgreSQL takes connections on port {options.port}")
+    return 0
+
+
+def hold(server: PostgresServer, database: str, folder: pathlib.Path) -> int:
+    """Keep a server until SIGTERM, with what its users need in ``folder``; ``pid`` comes last, when all is there."""
+    server.create_database(database)
+    passfile, programs, pid = folder / "passfile", folder / "bin", folder / "pid"
+    passfile.touch(mode=0o600)
+    passfile.write_text(f"*:*:*:*:{server.password}\n", encoding="utf-8")
+    programs.unlink(missing_ok=True)
+    programs.symlink_to(server.bin_dir, target_is_directory=True)
+    try:
+        pid.write_text(f"{os.getpid()}\n", encoding="ascii")
+        while server.running:
+            time.sleep(0.2)
+    finally:
+        pid.unlink(missing_ok=True)
+    return 1
+
+
+def stop_in_background(folder: pathlib.Path) -> int:
+    """End the process that holds the server of ``folder``, and with it the server; nothing to do where there is none."""
+    holder = _holder(folder)
+    if not holder:
+        return 0
+    os.kill(holder, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_TIMEOUT_SECONDS
+    while _holds(holder, folder) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return int(_holds(holder, folder))
+
+
+def _holder(folder: pathlib.Path) -> int:
+    """Process that holds the server of ``folder``; 0 where none does."""
+    try:
+        pid = int((folder / "pid").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return 0
+    return pid if _holds(pid, folder) else 0
+
+
+def _holds(pid: int, folder: pathlib.Path) -> bool:
+    """Whether the process is the one: its number may be another one's by now."""
+    try:
+        command = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return f"--hold={folder}".encode() in command.split(b"\0")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """List the installations, or run a command with a server. The exit code is the command's."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--list", action="store_true", help="list what is installed; exit code 1 where nothing is")
     parser.add_argument("--major", type=int, help="major version of the server")
     parser.add_argument("--database", default="cypher_erp", help="a database to create")
+    parser.add_argument("--background", type=pathlib.Path, metavar="FOLDER", help="leave a server running")
+    parser.add_argument("--port", type=int, default=0, help="the port of that server")
+    parser.add_argument("--stop", type=pathlib.Path, metavar="FOLDER", help="stop it")
+    parser.add_argument("--hold", type=pathlib.Path, help=argparse.SUPPRESS)
     parser.add_argument("command", nargs="*")
     options = parser.parse_args(arguments)
     if options.list:
         for installation in find_installations():
             print(f"PostgreSQL {installation.major}  {installation.bin_dir}")
         return 0 if find_installations() else 1
-    if not options.command:
+    if options.background:
+        return start_in_background(options.background, options)
+    if options.stop:
+        return stop_in_background(options.stop)
+    if not options.command and not options.hold:
         parser.error("give a command after --, or --list")
     exit_on_sigterm()
-    with PostgresServer(find_installation(options.major).bin_dir) as server:
+    with PostgresServer(find_installation(options.major).bin_dir, port=options.port) as server:
+        if options.hold:
+            return hold(server, options.database, options.hold)
         server.create_database(options.database)
         return subprocess.run(options.command, env=server.environment(options.database), check=False).returncode
 
