@@ -172,7 +172,8 @@ def has_tests(*folders: str) -> list[str]:
 
 def pytest_gate() -> Gate:
     """Every test, on the default server, with coverage of the plugins."""
-    return Gate("pytest", (("pytest", *PARALLEL, *COVERAGE, *has_tests("unit", "page", "database", "runbook")),))
+    folders = has_tests("unit", "page", "database", "runbook", "compose", "hosts", "docsite")
+    return Gate("pytest", (("pytest", *PARALLEL, *COVERAGE, *folders),))
 
 
 def majors_gate() -> Gate:
