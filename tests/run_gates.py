@@ -5,29 +5,24 @@
 
     python -m tests.run_gates lint|test [--only NAME]...
 
+Gates run in lanes, side by side; several at once are shown whole when they end, and ``.cache/gates/NAME.log`` is what one wrote.
 ``ANSIBLE_TEST`` in the environment names another command for ansible-test, where that needs a wrapper.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import os
 import pathlib
 import shlex
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
-import typing as t
 
 import yaml
 
-from tests.support.postgres_server import find_installation, find_installations, free_port
-
-if t.TYPE_CHECKING:
-    from collections.abc import Iterable
+from tests.support.gates import Gate, Runner, print_table
+from tests.support.postgres_server import exit_on_sigterm, find_installation, find_installations, free_port
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 BIN = REPOSITORY / ".venv" / "bin"
@@ -55,27 +50,9 @@ OF_EVERY_MAJOR = ("test_backup", "test_catalog", "test_cypher_erp", "test_execut
 #: Tests wait for servers more than they compute. Each process has a server of its own, and every test a database.
 PARALLEL = ("--numprocesses=3", "--dist=worksteal")
 
-
-@dataclasses.dataclass(frozen=True)
-class Gate:
-    """One check. ``commands`` run in ``folder`` until one fails; with ``skipped`` none does, and that is the reason."""
-
-    name: str
-    commands: tuple[tuple[str, ...], ...]
-    folder: pathlib.Path = REPOSITORY
-    environment: dict[str, str] = dataclasses.field(default_factory=dict)
-    skipped: str = ""
-    hint: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """How a gate went: ``passed``, ``failed`` or ``skipped``, and in how many seconds."""
-
-    name: str
-    status: str
-    seconds: float
-    note: str
+#: Lanes run side by side. Two for what computes on one processor, apart by what they write: the checkout or its copy; one for
+#: the tests, which have several processes; one for what mostly waits, for hosts that are cut off and services that start.
+CHECKOUT, COPY, TESTS, WAITING = "checkout", "copy", "tests", "waiting"
 
 
 def main() -> int:
@@ -84,6 +61,7 @@ def main() -> int:
     parser.add_argument("level", choices=["lint", "test"])
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="run this gate; may be repeated")
     options = parser.parse_args()
+    exit_on_sigterm()
     (REPOSITORY / ".cache").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="rollback-gates-") as folder:
         copy = copy_collection(pathlib.Path(folder))
@@ -91,7 +69,8 @@ def main() -> int:
         unknown = set(options.only) - {gate.name for gate in gates}
         if unknown:
             parser.error(f"no such gate: {', '.join(sorted(unknown))}; there are {', '.join(g.name for g in gates)}")
-        results = [run(gate) for gate in gates if not options.only or gate.name in options.only]
+        runner = Runner(REPOSITORY / ".cache" / "gates", environment)
+        results = runner.run([gate for gate in gates if not options.only or gate.name in options.only])
     print_table(results)
     return int(any(result.status == "failed" for result in results))
 
@@ -106,35 +85,42 @@ def copy_collection(folder: pathlib.Path) -> pathlib.Path:
 def lint_gates(copy: pathlib.Path) -> list[Gate]:
     """Style, types and metadata."""
     docs = ("antsibull-docs", "lint-collection-docs", "--plugin-docs", "--skip-rstcheck", ".")
+    tools = {
+        "ruff-format": ("ruff", "format", "--check", "."),
+        "ruff-check": ("ruff", "check", "."),
+        "mypy": ("mypy",),
+        "yamllint": ("yamllint", "--strict", "."),
+        "ansible-lint": ("ansible-lint", "--offline", "--profile", "production"),
+    }
     return [
-        Gate("ruff-format", (("ruff", "format", "--check", "."),)),
-        Gate("ruff-check", (("ruff", "check", "."),)),
-        Gate("mypy", (("mypy",),)),
-        Gate("yamllint", (("yamllint", "--strict", "."),)),
-        Gate("ansible-lint", (("ansible-lint", "--offline", "--profile", "production"),)),
-        Gate("antsibull-docs", (docs,), folder=copy),
-        Gate("antsibull-changelog", (("antsibull-changelog", "lint"),), folder=copy),
+        *(Gate(name, (command,), REPOSITORY, CHECKOUT) for name, command in tools.items()),
+        Gate("antsibull-docs", (docs,), copy, COPY),
+        Gate("antsibull-changelog", (("antsibull-changelog", "lint"),), copy, COPY),
     ]
 
 
 def test_gates(copy: pathlib.Path, scratch: pathlib.Path) -> list[Gate]:
     """What runs the collection: ansible-test, the built artifact, pytest and molecule."""
+    options = ("--local", "--python", PYTHON_VERSION, "--color", "no")
     return [
         build_gate(scratch),
         Gate(
             "sanity",
-            ((*ansible_test(), "sanity", "--local", "--python", PYTHON_VERSION, "--color", "no"),),
-            folder=copy,
+            ((*ansible_test(), "sanity", *options),),
+            copy,
+            COPY,
             hint="Where it could not download get-pip, name a wrapper that brings one in ANSIBLE_TEST.",
         ),
         Gate(
             "units",
-            ((*ansible_test(), "units", "--local", "--python", PYTHON_VERSION, "--color", "no"),),
-            folder=copy,
+            ((*ansible_test(), "units", *options),),
+            copy,
+            COPY,
             skipped="" if has_tests("unit") else "tests/unit holds no tests",
         ),
         pytest_gate(),
         majors_gate(),
+        hosts_gate(),
         molecule_gate(),
     ]
 
@@ -161,6 +147,8 @@ def build_gate(scratch: pathlib.Path) -> Gate:
             (*galaxy, "install", "--offline", "--no-deps", "--force", "--collections-path", str(tree), str(artifact)),
             *(("ansible-playbook", "--syntax-check", f"cypher.rollback.{name}") for name in playbooks),
         ),
+        REPOSITORY,
+        CHECKOUT,
         environment={"ANSIBLE_COLLECTIONS_PATH": str(tree), "ANSIBLE_LOCALHOST_WARNING": "false"},
     )
 
@@ -171,9 +159,22 @@ def has_tests(*folders: str) -> list[str]:
 
 
 def pytest_gate() -> Gate:
-    """Every test, on the default server, with coverage of the plugins."""
-    folders = has_tests("unit", "page", "database", "runbook", "compose", "hosts", "docsite")
-    return Gate("pytest", (("pytest", *PARALLEL, *COVERAGE, *folders),))
+    """Every test but those of several hosts, on the default server, with coverage of the plugins."""
+    folders = has_tests("unit", "page", "database", "runbook", "compose", "docsite")
+    return Gate("pytest", (("pytest", *PARALLEL, *COVERAGE, *folders),), REPOSITORY, TESTS)
+
+
+def hosts_gate() -> Gate:
+    """The tests of several hosts: they mostly wait for one that does not answer, so they go beside everything else."""
+    folders = has_tests("hosts")
+    skipped = "" if folders else "tests/hosts holds no tests"
+    return Gate(
+        "hosts",
+        (("pytest", "--override-ini=cache_dir=.cache/pytest-hosts", *folders),),
+        REPOSITORY,
+        WAITING,
+        skipped=skipped,
+    )
 
 
 def majors_gate() -> Gate:
@@ -190,6 +191,8 @@ def majors_gate() -> Gate:
     return Gate(
         "pytest-majors",
         tuple(("pytest", *PARALLEL, "--server-only", f"--pg-major={major}", *tests) for major, tests in chosen),
+        REPOSITORY,
+        TESTS,
         skipped="" if others else "only one PostgreSQL major is installed",
     )
 
@@ -200,35 +203,11 @@ def molecule_gate() -> Gate:
     return Gate(
         "molecule",
         (("python", "-m", "tests.support.postgres_server", "--", "molecule", "test", "--all"),),
+        REPOSITORY,
+        WAITING,
         environment={"MOLECULE_GLOB": "molecule/*/molecule.yml", "APP_PORT": str(free_port())},
         skipped="" if scenarios else "molecule/ holds no scenarios",
     )
-
-
-def run(gate: Gate) -> Result:
-    """Run one gate, its output shown as it comes."""
-    print(f"\n=== {gate.name}", flush=True)
-    if gate.skipped:
-        print(f"skipped: {gate.skipped}", flush=True)
-        return Result(gate.name, "skipped", 0.0, gate.skipped)
-    started = time.monotonic()
-    failed = first_failure(gate)
-    seconds = time.monotonic() - started
-    if failed is None:
-        return Result(gate.name, "passed", seconds, "")
-    command, code = failed
-    if gate.hint:
-        print(gate.hint, flush=True)
-    return Result(gate.name, "failed", seconds, f"exit code {code}: {shlex.join(command)[:100]}")
-
-
-def first_failure(gate: Gate) -> tuple[tuple[str, ...], int] | None:
-    """Run the gate's commands; the one that failed, with its exit code."""
-    for command in gate.commands:
-        code = subprocess.run(command, cwd=gate.folder, env=environment(gate), check=False).returncode
-        if code:
-            return command, code
-    return None
 
 
 def environment(gate: Gate) -> dict[str, str]:
@@ -236,13 +215,6 @@ def environment(gate: Gate) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "MOLECULE_"))}
     path = os.pathsep.join([str(BIN), os.environ.get("PATH", os.defpath)])
     return {**inherited, "PATH": path, "VIRTUAL_ENV": str(BIN.parent), "NO_COLOR": "1", **gate.environment}
-
-
-def print_table(results: Iterable[Result]) -> None:
-    """One line a gate."""
-    print(f"\n{'gate':<20} {'result':<8} {'seconds':>8}  note")
-    for result in results:
-        print(f"{result.name:<20} {result.status:<8} {result.seconds:>8.1f}  {result.note}", flush=True)
 
 
 if __name__ == "__main__":
