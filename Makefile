@@ -6,13 +6,15 @@ SETUP := $(PYTHON) tests/setup_venv.py
 ANSIBLE_TEST ?= ansible-test
 export ANSIBLE_TEST
 
-.PHONY: help setup setup-dev setup-postgres server demo bench lint test molecule clean
+.PHONY: help setup setup-dev setup-postgres server demo bench lint test molecule docs release clean
 
 help:
 	@echo "make demo            roll a migration of a small shop back, on a PostgreSQL server of its own"
 	@echo "make test            every check and test, with a table of the results at the end"
 	@echo "make lint            the checks without the tests"
 	@echo "make molecule        the scenarios of molecule/; one alone with SCENARIO=undo"
+	@echo "make docs            the documentation site, in build/docs"
+	@echo "make release         every gate, then the release of galaxy.yml's version, in dist"
 	@echo "make bench           how long the stages take"
 	@echo "make setup           .venv, for .venv/bin/ansible-playbook playbooks/rollback.yml"
 	@echo "make setup-dev       the tools of lint and test"
@@ -48,5 +50,13 @@ molecule: setup-dev setup-postgres
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" MOLECULE_GLOB='molecule/*/molecule.yml' \
 		$(VENV_PYTHON) -m tests.support.postgres_server -- molecule test $(if $(SCENARIO),--scenario-name $(SCENARIO),--all)
 
+docs: setup-dev
+	@$(VENV_PYTHON) -m tests.docs
+
+# GATES=none leaves the gates out, where they have just run.
+GATES ?= test
+release: setup-dev setup-postgres
+	@$(VENV_PYTHON) -m tests.release --gates $(GATES)
+
 clean:
-	rm -rf .venv .cache .ansible .coverage .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .cache build dist .ansible .coverage .pytest_cache .mypy_cache .ruff_cache

@@ -84,7 +84,7 @@ def copy_collection(folder: pathlib.Path) -> pathlib.Path:
 
 def lint_gates(copy: pathlib.Path) -> list[Gate]:
     """Style, types and metadata."""
-    docs = ("antsibull-docs", "lint-collection-docs", "--plugin-docs", "--skip-rstcheck", ".")
+    docs = ("antsibull-docs", "lint-collection-docs", "--plugin-docs", "--check-extra-docs-refs", ".")
     tools = {
         "ruff-format": ("ruff", "format", "--check", "."),
         "ruff-check": ("ruff", "check", "."),
@@ -95,6 +95,7 @@ def lint_gates(copy: pathlib.Path) -> list[Gate]:
     return [
         *(Gate(name, (command,), REPOSITORY, CHECKOUT) for name, command in tools.items()),
         Gate("antsibull-docs", (docs,), copy, COPY),
+        Gate("docs", (("python", "-m", "tests.docs"),), REPOSITORY, COPY),
         Gate("antsibull-changelog", (("antsibull-changelog", "lint"),), copy, COPY),
     ]
 
