@@ -12,9 +12,9 @@ import re
 import tempfile
 import typing as t
 
+from .client_programs import start_programs
 from .connection import ConnectionSettings, client_environment, connect
 from .dump import ARCHIVE
-from .pg_tools import Tools
 from .restore_request import CannotRestore
 
 if t.TYPE_CHECKING:
@@ -22,6 +22,7 @@ if t.TYPE_CHECKING:
 
     import psycopg2.extensions
 
+    from .pg_tools import PgTools, Tools
     from .restore_request import RestoreReadiness, RestoreRequest
 
 with contextlib.suppress(ImportError):
@@ -63,14 +64,14 @@ class ArchiveRestore:
         with contextlib.ExitStack() as stack:
             settings = with_options(self.request.settings, self._options())
             env = stack.enter_context(client_environment(settings, self.dbname))
-            tools = stack.enter_context(Tools())
-            command = self._command()
+            programs, command = self._command()
+            tools = stack.enter_context(start_programs(programs))
             if self.ready.extension_versions:
                 folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="cypher-rollback-"))
                 command.append(f"--use-list={self._extensions_first(tools, env, folder)}")
             tools.start([*command, f"--jobs={self.ready.jobs}", self.archive], env).wait()
 
-    def _command(self) -> list[str]:
+    def _command(self) -> tuple[PgTools, list[str]]:
         if self.ready.tools is None:
             raise CannotRestore(f"The backup {self.ready.manifest.id} has no archive that pg_restore could read.")
         command = [
@@ -80,7 +81,7 @@ class ArchiveRestore:
             f"--dbname={_conninfo(self.dbname)}",
         ]
         # A subscription belongs to the cluster: a scratch database must not have a second one.
-        return [*command, "--no-subscriptions"] if self.request.purpose == "verify" else command
+        return self.ready.tools, [*command, "--no-subscriptions"] if self.request.purpose == "verify" else command
 
     def _options(self) -> dict[str, str]:
         """Nothing waits for the disk until the end, and indexes are built in memory as far as there is room."""
@@ -101,7 +102,7 @@ class ArchiveRestore:
 
         :return: file with the list of what is left to restore.
         """
-        command = self._command()
+        _programs, command = self._command()
         lines = tools.start([command[0], "--list", self.archive], env).wait().splitlines()
         schemas, rest = os.path.join(folder, "schemas"), os.path.join(folder, "rest")
         for path, wanted in ((schemas, True), (rest, False)):

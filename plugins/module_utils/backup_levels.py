@@ -16,14 +16,16 @@ import typing as t
 
 from . import clone, dump
 from . import manifest as manifests
+from .client_programs import Wanted, find_programs, run_program
 from .errors import FailedUnchanged, Refused
-from .pg_tools import Interrupted, ToolFailed, find_tools, interruptible, run_tool
+from .pg_tools import Interrupted, ToolFailed, interruptible
 from .restore import RestoreRequest, verify_by_restore
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .connection import ConnectionSettings
+    from .exec_place import ExecPlace
 
 MANIFEST, CHECKSUM, READ, RESTORE = "manifest", "checksum", "read", "restore"
 #: Each includes those before it.
@@ -42,11 +44,13 @@ class Means:
     """What the verification has beside the backup itself.
 
     :param settings: the server, for clones and for the level ``restore``; ``None``: none is known.
+    :param place: where the client programs are; ``None``: on this host.
     :param jobs: workers of pg_restore; 0: as many as the host has processors, 4 at the most.
     """
 
     settings: ConnectionSettings | None = None
     bin_dir: str = ""
+    place: ExecPlace | None = None
     jobs: int = 0
     maintenance_db: str = "postgres"
     require_patched: bool = False
@@ -154,8 +158,9 @@ def _read_archive(folder: str, manifest: manifests.Manifest, means: Means) -> Pr
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
     try:
         with interruptible("The verification"):
-            tools = find_tools(int(major), means.bin_dir, require_patched=means.require_patched)
-            run_tool(
+            tools = find_programs(Wanted(int(major), means.bin_dir, means.place, means.require_patched))
+            run_program(
+                tools,
                 [tools.pg_restore, "--file=/dev/null", os.path.join(folder, dump.ARCHIVE)],
                 {**environment, "LC_ALL": "C.UTF-8"},
             )
@@ -176,6 +181,7 @@ def _restore(folder: str, manifest: manifests.Manifest, means: Means, key: str, 
         path=folder,
         key=key,
         bin_dir=means.bin_dir,
+        place=means.place,
         jobs=means.jobs,
         require_patched=means.require_patched,
         maintenance_db=means.maintenance_db,

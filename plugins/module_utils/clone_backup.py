@@ -23,12 +23,12 @@ from . import manifest as manifests
 from . import server_space
 from .archive import prove
 from .catalog import SCHEMA_FILE
+from .client_programs import start_programs
 from .cluster_globals import GLOBALS_FILE, Globals
 from .connection import client_environment
 from .database_copy import copy_name, create_copy, refuse_users, shown, users_of, users_that_stay
 from .database_properties import read_properties
 from .errors import RollbackError
-from .pg_tools import Tools
 from .publication import CLONE_FILE, UNCHANGED, BackupFailed, phase, sync_folder, write_private
 from .readiness import BackupRefused, Readiness, check_server, check_space, megabytes, named, open_connection
 from .snapshot import RowCounter, Snapshot, tables_by_identity
@@ -272,7 +272,13 @@ def _describe(
         env = stack.enter_context(
             client_environment(request.settings, dbname=request.maintenance_db, folder=partial.path)
         )
-        roles = Globals(stack.enter_context(Tools()), ready.tools.pg_dumpall, env, partial, request.maintenance_db)
+        roles = Globals(
+            stack.enter_context(start_programs(ready.tools)),
+            ready.tools.pg_dumpall,
+            env,
+            partial,
+            request.maintenance_db,
+        )
         with phase(seconds, "compare"):
             counts = counter.counts()
             _check_same(counts.content, source.content())
@@ -307,7 +313,7 @@ def _manifest(request: BackupRequest, ready: Readiness, clone: _Clone, snapshot:
         tables=tables_by_identity(snapshot.tables, counts),
         provider=clones.PROVIDER,
         snapshot=snapshot.facts,
-        tools={"version": ready.tools.version_text, "bin_dir": ready.tools.bin_dir},
+        tools={"version": ready.tools.version_text, "bin_dir": ready.tools.where},
         large_objects=len(counts.large_objects),
         run_id=request.run_id,
         database_bytes=ready.database_bytes,

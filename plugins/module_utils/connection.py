@@ -30,6 +30,9 @@ _OPTIONS_ESCAPES = str.maketrans({"\\": "\\\\", " ": "\\ "})
 
 CONNECT_TIMEOUT_SECONDS = 10
 
+#: Of a line in a password file: any host, port, database and user.
+PASSFILE_PREFIX = "*:*:*:*:"
+
 #: A server that went away without a word (its machine, its network) is noticed after a minute, not after two hours.
 KEEPALIVES = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 60_000}
 
@@ -234,7 +237,7 @@ def _write_passfile(folder: str, password: str) -> str:
     escaped = password.replace("\\", "\\\\").replace(":", "\\:")
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as passfile:
-        passfile.write(f"*:*:*:*:{escaped}\n")
+        passfile.write(f"{PASSFILE_PREFIX}{escaped}\n")
     return path
 
 

@@ -17,9 +17,10 @@ from . import manifest as manifests
 from .archive import ArchiveReader, is_compressed, large_object_files, prove, table_files, tables_in_order
 from .archive_stream import ArchiveData, StreamBroken, read_data
 from .catalog import SCHEMA_FILE
+from .client_programs import start_programs
 from .cluster_globals import GLOBALS_FILE, Globals
 from .connection import client_environment
-from .pg_tools import ToolFailed, Tools
+from .pg_tools import ToolFailed
 from .publication import UNCHANGED, BackupFailed, phase, sync_folder, write_private
 from .readiness import named, open_connection
 from .snapshot import RowCounter, Snapshot, naming_blockers, tables_by_identity
@@ -28,7 +29,7 @@ if t.TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from .archive import FileProof
-    from .pg_tools import PgTools, RunningTool
+    from .pg_tools import PgTools, RunningTool, Tools
     from .publication import PartialFolder
     from .readiness import BackupRequest, Readiness
     from .snapshot import Counts, Table
@@ -88,7 +89,7 @@ def fill(
         env = stack.enter_context(client_environment(request.settings, folder=partial.path))
         begun = _begin(request, snapshot)
         counter = stack.enter_context(RowCounter(request, snapshot, begun))
-        tools = stack.enter_context(Tools())
+        tools = stack.enter_context(start_programs(ready.tools))
         compression = best_compression(ready.tools, tools, env, partial.path) if request.compress else NONE
         work = _Work(request, ready, partial, snapshot, counter, env, tools, compression)
         roles = Globals(work.tools, ready.tools.pg_dumpall, env, partial, request.settings.dbname)
@@ -179,7 +180,7 @@ def _describe(work: _Work, counts: Counts, found: _ReadBack, created_at: str) ->
         files=(),
         tables=tables_by_identity(work.snapshot.tables, counts),
         snapshot=work.snapshot.facts,
-        tools={"version": work.ready.tools.version_text, "bin_dir": work.ready.tools.bin_dir},
+        tools={"version": work.ready.tools.version_text, "bin_dir": work.ready.tools.where},
         jobs=work.ready.jobs,
         compression=work.compression if is_compressed(found.proofs) else NONE,
         large_objects=len(counts.large_objects),

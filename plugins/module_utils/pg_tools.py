@@ -22,6 +22,8 @@ from .errors import FailedUnchanged, Refused
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from .exec_place import ExecPlace
+
 PROGRAMS = ("pg_dump", "pg_restore", "psql", "pg_dumpall")
 
 #: Where distributions and source builds put the programs, next to PATH.
@@ -63,12 +65,23 @@ class Interrupted(FailedUnchanged):
 
 @dataclasses.dataclass(frozen=True)
 class PgTools:
-    """One folder with client programs of one version."""
+    """One folder with client programs of one version.
+
+    :param place: where that folder is; ``None``: on this host. An empty ``bin_dir`` is the place's own PATH.
+    :param free_bytes: room for working files at the place.
+    """
 
     bin_dir: str
     version: tuple[int, int]
     version_text: str
     warnings: tuple[str, ...] = ()
+    place: ExecPlace | None = None
+    free_bytes: int = 0
+
+    @property
+    def where(self) -> str:
+        """Where they are, in a message."""
+        return " ".join(filter(None, [self.place.command, self.bin_dir])) if self.place else self.bin_dir
 
     @property
     def pg_dump(self) -> str:
@@ -102,12 +115,22 @@ def find_tools(server_major: int, bin_dir: str = "", *, require_patched: bool = 
     """
     folders = [os.path.abspath(os.path.expanduser(bin_dir))] if bin_dir else _candidate_folders()
     found = _versions(folders)
-    fitting = [tools for tools in found if tools.version[0] == server_major]
-    if not fitting:
-        raise ToolsDoNotFit(_does_not_fit(server_major, bin_dir, found), found=[tools.version_text for tools in found])
+    where = f"in {bin_dir}" if bin_dir else "in PATH and the usual places"
+    return fitting(found, server_major, where, require_patched=require_patched)
+
+
+def fitting(found: Sequence[PgTools], server_major: int, where: str, *, require_patched: bool = False) -> PgTools:
+    """The newest programs of the server's major version among those that were found.
+
+    :param where: where they were looked for, in the message.
+    :raises ToolsDoNotFit: naming what was found.
+    """
+    usable = [tools for tools in found if tools.version[0] == server_major]
+    if not usable:
+        raise ToolsDoNotFit(_does_not_fit(server_major, where, found), found=[tools.version_text for tools in found])
     # max() keeps the first of equals, so the search order decides between two of one version.
-    best = max(fitting, key=lambda tools: tools.version)
-    warnings = known_vulnerabilities(best.version, best.bin_dir)
+    best = max(usable, key=lambda tools: tools.version)
+    warnings = known_vulnerabilities(best.version, best.where)
     if warnings and require_patched:
         raise ToolsDoNotFit(
             f"{warnings[0]} Install a newer minor version, name one with rollback_pg_bin_dir, "
@@ -150,11 +173,16 @@ def _versions(folders: Sequence[str]) -> list[PgTools]:
     for folder, processes in asked:
         answers = {_answer(process) for process in processes}
         text = answers.pop() if len(answers) == 1 else ""
-        match = _VERSION.search(text)
-        if match:
-            version = (int(match[1]), int(match[2] or 0))
-            found.append(PgTools(folder, version, text[match.start() :].replace("(PostgreSQL) ", "")))
+        version = parse_version(text)
+        if version:
+            found.append(PgTools(folder, version, text.partition("(PostgreSQL) ")[2]))
     return found
+
+
+def parse_version(text: str) -> tuple[int, int] | None:
+    """Major and minor in what a client program says of itself."""
+    match = _VERSION.search(text)
+    return (int(match[1]), int(match[2] or 0)) if match else None
 
 
 def _ask_version(folder: str) -> list[subprocess.Popen[str]]:
@@ -181,10 +209,9 @@ def _answer(process: subprocess.Popen[str]) -> str:
     return answer.strip().partition(" ")[2]
 
 
-def _does_not_fit(server_major: int, bin_dir: str, found: Sequence[PgTools]) -> str:
-    where = f"in {bin_dir}" if bin_dir else "in PATH and the usual places"
+def _does_not_fit(server_major: int, where: str, found: Sequence[PgTools]) -> str:
     if found:
-        versions = ", ".join(f"{tools.version[0]}.{tools.version[1]} in {tools.bin_dir}" for tools in found)
+        versions = ", ".join(f"{tools.version[0]}.{tools.version[1]} in {tools.where}" for tools in found)
         have = f"Found {where}: {versions}"
     else:
         have = f"Found none of {', '.join(PROGRAMS)} complete {where}"
@@ -197,15 +224,26 @@ def _does_not_fit(server_major: int, bin_dir: str, found: Sequence[PgTools]) -> 
 class RunningTool:
     """A client program in a process group of its own, so that its workers end with it."""
 
-    def __init__(self, argv: Sequence[str], env: Mapping[str, str], keep_open: Sequence[int] = ()) -> None:
-        self.name = os.path.basename(argv[0])
+    def __init__(
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        keep_open: Sequence[int] = (),
+        *,
+        name: str = "",
+        chdir: str = "",
+        output: int | None = None,
+    ) -> None:
+        """:param output: an open file for its standard output, instead of :attr:`output`."""
+        self.name = name or os.path.basename(argv[0])
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the program has ended
         self._process = subprocess.Popen(
             list(argv),
             env=dict(env),
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=subprocess.PIPE if output is None else output,
             stderr=self._stderr,
+            cwd=chdir or None,
             start_new_session=True,
             pass_fds=tuple(keep_open),
             umask=0o077,
@@ -239,7 +277,7 @@ class RunningTool:
         output, _none = self._process.communicate()
         if self._process.returncode == 0:
             self._stderr.close()
-            return output.decode("utf-8", "replace")
+            return (output or b"").decode("utf-8", "replace")
         lines = self._last_lines()
         # A pg_dump that was killed leaves its workers behind, writing.
         self._signal_group(signal.SIGKILL)

@@ -12,14 +12,17 @@ import re
 import stat
 import typing as t
 
+from .client_programs import Wanted, find_programs
 from .connection import ConnectionSettings, connect
 from .errors import Refused
-from .pg_tools import PgTools, find_tools
 
 if t.TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import psycopg2.extensions
+
+    from .exec_place import ExecPlace
+    from .pg_tools import PgTools
 
 KINDS = ("before_rollback", "before_migration")
 
@@ -49,6 +52,7 @@ class BackupRequest:
 
     :param backup_dir: folder of all backups; made, private, where it is missing.
     :param version: the migration that is about to be rolled back or applied; becomes part of the name.
+    :param place: where the client programs are; ``None``: on this host.
     :param jobs: workers of pg_dump; 0: as many as the host has processors, 4 at the most, 1 for a small database.
     :param lock_timeout: PostgreSQL duration to wait for a table that another session has locked; ``0``: for ever.
     :param provider: how the backup is made, an entry of ``backup.PROVIDERS``.
@@ -69,6 +73,7 @@ class BackupRequest:
     kind: str = "before_rollback"
     version: str = ""
     bin_dir: str = ""
+    place: ExecPlace | None = None
     jobs: int = 0
     require_patched: bool = False
     lock_timeout: str = "5s"
@@ -165,6 +170,7 @@ def check_ready(request: BackupRequest) -> Readiness:
     jobs, job_warnings = _jobs(request, size, server.free_slots)
     estimated = _estimate(size)
     free = check_space(request.backup_dir, size, estimated)
+    refuse_full_place(server.tools, estimated)
     warnings = (
         *server.tools.warnings,
         *server.warnings,
@@ -190,7 +196,8 @@ def check_server(request: BackupRequest) -> ServerFacts:
             raise BackupRefused(
                 f"{request.settings.describe()} is a standby. Set rollback_db_host and rollback_db_port to the primary."
             )
-        tools = find_tools(connection.server_version // 10000, request.bin_dir, require_patched=request.require_patched)
+        wanted = Wanted(connection.server_version // 10000, request.bin_dir, request.place, request.require_patched)
+        tools = find_programs(wanted, request.settings, system_identifier)
         _check_readable(request, cursor)
     free_slots = min(by_server, by_limits if by_limits is not None else by_server)
     return ServerFacts(tools, system_identifier, server_version, size, free_slots, _restore_warnings(request, restores))
@@ -339,6 +346,17 @@ def check_space(path: str, database_bytes: int, estimated: int) -> int:
             free_bytes=free,
         )
     return free
+
+
+def refuse_full_place(tools: PgTools, needed: int) -> None:
+    """:raises BackupRefused: the archive has no room inside the container, where it is for a while."""
+    if tools.place and tools.free_bytes < needed:
+        raise BackupRefused(
+            f"The client programs may need {megabytes(needed)} in {tools.place.folder} inside the container, and "
+            f"{megabytes(tools.free_bytes)} are free there. Make room, or set rollback_pg_exec_dir to another folder of it.",
+            estimated_bytes=needed,
+            free_bytes=tools.free_bytes,
+        )
 
 
 def _space_warnings(path: str, database_bytes: int, free: int) -> tuple[str, ...]:

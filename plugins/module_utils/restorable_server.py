@@ -10,10 +10,10 @@ import os
 import typing as t
 
 from . import clone, server_space
+from .client_programs import Wanted, find_programs
 from .cluster_roles import described_roles, missing_roles
 from .database_properties import Properties, read_properties
-from .pg_tools import find_tools
-from .readiness import megabytes, named
+from .readiness import megabytes, named, refuse_full_place
 from .restore_request import ANOTHER, CannotRestore, RestoreReadiness
 from .server import inspect_target
 
@@ -63,7 +63,9 @@ def check_server(
     if manifest.provider == clone.PROVIDER:
         clone.find(cursor, manifest)
     else:
-        tools = find_tools(target.server_major, request.bin_dir, require_patched=request.require_patched)
+        wanted = Wanted(target.server_major, request.bin_dir, request.place, request.require_patched)
+        tools = find_programs(wanted, request.settings, target.system_identifier, request.maintenance_db)
+        refuse_full_place(tools, sum(entry.bytes for entry in manifest.files))
         jobs, job_warnings = _jobs(request, estimated, facts)
         warnings += [*tools.warnings, *job_warnings, *_check_locale(cursor, needs)]
         versions = _check_extensions(cursor, manifest)

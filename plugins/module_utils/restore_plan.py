@@ -34,6 +34,7 @@ if t.TYPE_CHECKING:
 
     from .catalog import Cursor
     from .connection import ConnectionSettings
+    from .exec_place import ExecPlace
     from .kept import Kept
     from .restore_request import RestoreReadiness
     from .selection import Choice
@@ -64,6 +65,7 @@ class RestorePlanRequest:
     :param run: the rollback that is undone; empty, the newest one.
     :param kept: the database that is swapped back; empty, the one that was replaced last.
     :param tables: put only these back; empty, the whole database.
+    :param place: where the client programs are; ``None``: on this host.
     :param server_free_bytes: room on the server, where it cannot be seen from here.
     :param command: how playbooks are started here, for messages.
     """
@@ -78,6 +80,7 @@ class RestorePlanRequest:
     tables: tuple[str, ...] = ()
     key: str = dataclasses.field(default="", repr=False)
     bin_dir: str = ""
+    place: ExecPlace | None = None
     jobs: int = 0
     require_patched: bool = False
     maintenance_db: str = "postgres"
@@ -146,7 +149,7 @@ def look(request: RestorePlanRequest) -> Server:
 def _from_backup(request: RestorePlanRequest, server: Server) -> dict[str, t.Any]:
     report = _undone(request, server) if request.purpose == "undo" else None
     named = request.backup or str(((report or {}).get("backup") or {}).get("id") or "")
-    means = Means(request.settings, request.bin_dir, request.jobs, request.maintenance_db)
+    means = Means(request.settings, request.bin_dir, request.place, request.jobs, request.maintenance_db)
     choice = choose(
         request.backup_dir, server.target, named=named, version=request.version if not named else "", key=request.key, means=means
     )  # fmt: skip
@@ -179,6 +182,7 @@ def restore_request(request: RestorePlanRequest, path: str) -> RestoreRequest:
         path=path,
         key=request.key,
         bin_dir=request.bin_dir,
+        place=request.place,
         jobs=request.jobs,
         require_patched=request.require_patched,
         maintenance_db=request.maintenance_db,

@@ -15,6 +15,7 @@ if t.TYPE_CHECKING:
     import psycopg2.extensions
 
     from .database_properties import Properties
+    from .exec_place import ExecPlace
     from .manifest import Manifest
     from .pg_tools import PgTools
     from .server import Target
@@ -33,6 +34,7 @@ class RestoreRequest:
     :param settings: ``dbname`` is the name of the live database, which need not exist any more.
     :param path: folder of the backup.
     :param key: what signs manifests; empty: signatures are not asked for.
+    :param place: where the client programs are; ``None``: on this host.
     :param jobs: workers of pg_restore; 0: as many as this host has processors, 4 at the most, 1 for a small database.
     :param maintenance_db: database to be connected to while others are created and dropped.
     :param missing_roles: ``refuse`` or ``create``.
@@ -44,6 +46,7 @@ class RestoreRequest:
     path: str
     key: str = dataclasses.field(default="", repr=False)
     bin_dir: str = ""
+    place: ExecPlace | None = None
     jobs: int = 0
     require_patched: bool = False
     maintenance_db: str = "postgres"

@@ -21,6 +21,7 @@ import typing as t
 
 from . import clone
 from . import manifest as manifests
+from .client_programs import Wanted, find_programs, start_programs
 from .commit import settle
 from .comparison import compare_with_manifest
 from .connection import connect, optional_limits
@@ -28,7 +29,7 @@ from .dump import ARCHIVE
 from .errors import FailedUnchanged, OutcomeUnknown, RollbackError
 from .execute import LOCK_KEY, PREVIEW_LOCK_TIMEOUT, refuse_other_run
 from .live_table import LiveTable, TablesRefused, foreign_keys, read_table, resolve_tables
-from .pg_tools import Tools, find_tools, interruptible
+from .pg_tools import interruptible
 from .publication import share_lock
 from .row_difference import Difference, SideTable
 from .row_source import ArchiveRows, CloneRows
@@ -47,6 +48,7 @@ if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from .connection import ConnectionSettings
+    from .exec_place import ExecPlace
     from .live_table import Column, ForeignKey
     from .manifest import Manifest
     from .row_source import RowSource, TableName
@@ -73,6 +75,7 @@ class TableRestoreRequest:
     :param path: folder of the backup.
     :param tables: names as in SQL, with or without their schema.
     :param key: of the manifests; empty: not signed.
+    :param place: where the client programs are; ``None``: on this host.
     :param extra_rows: ``keep`` or ``delete`` rows that are not in the backup.
     :param lock_timeout: PostgreSQL duration to wait for the tables' locks.
     :param preview: do everything, and end in ROLLBACK.
@@ -85,6 +88,7 @@ class TableRestoreRequest:
     tables: Sequence[str]
     key: str = ""
     bin_dir: str = ""
+    place: ExecPlace | None = None
     extra_rows: str = "keep"
     lock_timeout: str = "5s"
     statement_timeout: str = "0"
@@ -279,10 +283,10 @@ class _Transaction:
         request = self._request
         if self._manifest.provider == clone.PROVIDER:
             return self._clone(stack)
-        found = find_tools(target.server_major, request.bin_dir, require_patched=request.require_patched)
+        found = find_programs(Wanted(target.server_major, request.bin_dir, request.place, request.require_patched))
         self._warnings.extend(found.warnings)
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="cypher-rollback-"))
-        tools = stack.enter_context(Tools())
+        tools = stack.enter_context(start_programs(found))
         encoding = self._connection.get_parameter_status("server_encoding") or "UTF8"
         return ArchiveRows(found.pg_restore, os.path.join(request.path, ARCHIVE), encoding, tools, folder)
 

@@ -19,6 +19,7 @@ description:
     can write to, too little space, tables that the role cannot read, and row security that would hide rows.
 extends_documentation_fragment:
   - cypher.rollback.attributes
+  - cypher.rollback.client_exec
   - cypher.rollback.postgres
 attributes:
   check_mode:
@@ -368,6 +369,7 @@ from ansible_collections.cypher.rollback.plugins.module_utils import (
     connection,
     early,
     errors,
+    exec_place,
     journal,
     readiness,
 )
@@ -381,6 +383,7 @@ def request_from(params):
         kind=params["kind"],
         version=params["version"],
         bin_dir=params["bin_dir"],
+        place=exec_place.place_from(params),
         jobs=params["jobs"],
         require_patched=params["require_patched"],
         lock_timeout=params["lock_timeout"],
@@ -408,7 +411,7 @@ def would_take(request):
     ready = backup.check_ready(request)
     judged = backup.judge_version(request)
     estimate = {name: getattr(ready, name) for name in ("database_bytes", "estimated_bytes", "free_bytes", "jobs")}
-    estimate["tools"] = {"version": ready.tools.version_text, "bin_dir": ready.tools.bin_dir}
+    estimate["tools"] = {"version": ready.tools.version_text, "bin_dir": ready.tools.where}
     message = f"Would take a verified backup of {request.settings.describe()} in {request.backup_dir}."
     return {"changed": True, "estimate": estimate, "message": message}, (*judged.warnings, *ready.warnings)
 
@@ -468,6 +471,7 @@ def main(make_module=AnsibleModule):
             "maintenance_db": {"type": "str", "default": "postgres"},
             "server_free_bytes": {"type": "int"},
             "bin_dir": {"type": "str", "default": ""},
+            **exec_place.exec_argument_spec(),
             "jobs": {"type": "int", "default": 0},
             "require_patched": {"type": "bool", "default": False},
             "lock_timeout": {"type": "str", "default": "5s"},

@@ -19,6 +19,7 @@ description:
 extends_documentation_fragment:
   - cypher.rollback.attributes
   - cypher.rollback.backups
+  - cypher.rollback.client_exec
   - cypher.rollback.postgres
 attributes:
   check_mode:
@@ -238,6 +239,7 @@ from ansible_collections.cypher.rollback.plugins.module_utils import (
     backup_table,
     connection,
     errors,
+    exec_place,
 )
 
 
@@ -247,6 +249,7 @@ def survey_from(params, level):
     means = backup_levels.Means(
         settings=connection.settings_from(params) if params["login_db"] else None,
         bin_dir=params["bin_dir"],
+        place=exec_place.place_from(params),
         jobs=params["jobs"],
         maintenance_db=params["maintenance_db"],
         require_patched=params["require_patched"],
@@ -297,6 +300,7 @@ def main(make_module=AnsibleModule):
             "system_identifier": {"type": "str", "default": ""},
             "key": {"type": "str", "default": "", "no_log": True},
             "bin_dir": {"type": "str", "default": ""},
+            **exec_place.exec_argument_spec(),
             "jobs": {"type": "int", "default": 0},
             "maintenance_db": {"type": "str", "default": "postgres"},
             "require_patched": {"type": "bool", "default": False},

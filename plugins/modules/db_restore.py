@@ -23,6 +23,7 @@ description:
     killed run left is dropped by the next one.
 extends_documentation_fragment:
   - cypher.rollback.attributes
+  - cypher.rollback.client_exec
   - cypher.rollback.postgres
 attributes:
   check_mode:
@@ -215,7 +216,13 @@ details:
 import os
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.cypher.rollback.plugins.module_utils import connection, errors, journal, restore
+from ansible_collections.cypher.rollback.plugins.module_utils import (
+    connection,
+    errors,
+    exec_place,
+    journal,
+    restore,
+)
 
 
 def request_from(params):
@@ -231,7 +238,10 @@ def request_from(params):
         "server_free_bytes",
     )
     return restore.RestoreRequest(
-        settings=connection.settings_from(params), run_id=params["run_id"], **{name: params[name] for name in names}
+        settings=connection.settings_from(params),
+        place=exec_place.place_from(params),
+        run_id=params["run_id"],
+        **{name: params[name] for name in names},
     )
 
 
@@ -270,6 +280,7 @@ def main(make_module=AnsibleModule):
             "path": {"type": "path", "required": True},
             "key": {"type": "str", "default": "", "no_log": True},
             "bin_dir": {"type": "str", "default": ""},
+            **exec_place.exec_argument_spec(),
             "jobs": {"type": "int", "default": 0},
             "require_patched": {"type": "bool", "default": False},
             "maintenance_db": {"type": "str", "default": "postgres"},

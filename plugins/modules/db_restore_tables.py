@@ -21,6 +21,7 @@ description:
   - Writers are kept out of the tables from the comparison to the end, and not while the backup is read.
 extends_documentation_fragment:
   - cypher.rollback.attributes
+  - cypher.rollback.client_exec
   - cypher.rollback.postgres
 attributes:
   check_mode:
@@ -243,6 +244,7 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.cypher.rollback.plugins.module_utils import (
     connection,
     errors,
+    exec_place,
     journal,
     resume,
     table_restore,
@@ -267,6 +269,7 @@ def request_from(params, preview):
     """What the options ask for."""
     return table_restore.TableRestoreRequest(
         settings=connection.settings_from(params),
+        place=exec_place.place_from(params),
         preview=preview,
         before_commit=lambda done: note_commit(params, done),
         **{name: params[name] for name in OPTIONS},
@@ -322,6 +325,7 @@ def main(make_module=AnsibleModule):
             "search_path": {"type": "list", "elements": "str", "default": ["public"]},
             "key": {"type": "str", "default": "", "no_log": True},
             "bin_dir": {"type": "str", "default": ""},
+            **exec_place.exec_argument_spec(),
             "require_patched": {"type": "bool", "default": False},
             "maintenance_db": {"type": "str", "default": "postgres"},
             "lock_timeout": {"type": "str", "default": "5s"},

@@ -18,6 +18,7 @@ description:
   - Reads only.
 extends_documentation_fragment:
   - cypher.rollback.attributes
+  - cypher.rollback.client_exec
   - cypher.rollback.postgres
   - cypher.rollback.plan
   - cypher.rollback.checks
@@ -149,6 +150,7 @@ from ansible_collections.cypher.rollback.plugins.module_utils import (
     checks,
     connection,
     errors,
+    exec_place,
     planning,
     readiness,
     sql,
@@ -177,6 +179,7 @@ def check_backup(params, version, concurrently=False):
         backup_dir=params["backup_dir"],
         version=version,
         bin_dir=params["bin_dir"],
+        place=exec_place.place_from(params),
         require_patched=params["require_patched"],
         provider="dump" if concurrently else params["provider"],
         maintenance_db=params["maintenance_db"],
@@ -223,6 +226,7 @@ def main(make_module=AnsibleModule):
         "maintenance_db": {"type": "str", "default": "postgres"},
         "server_free_bytes": {"type": "int"},
         "bin_dir": {"type": "str", "default": ""},
+        **exec_place.exec_argument_spec(),
         "require_patched": {"type": "bool", "default": False},
         "run_dir": {"type": "path"},
     }

@@ -19,6 +19,7 @@ description:
   - Works when the live database is missing or accepts no connections. Reads only.
 extends_documentation_fragment:
   - cypher.rollback.attributes
+  - cypher.rollback.client_exec
   - cypher.rollback.postgres
 attributes:
   check_mode:
@@ -225,7 +226,12 @@ warnings:
 """
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.cypher.rollback.plugins.module_utils import connection, errors, restore_plan
+from ansible_collections.cypher.rollback.plugins.module_utils import (
+    connection,
+    errors,
+    exec_place,
+    restore_plan,
+)
 
 
 def table_names(value):
@@ -255,6 +261,7 @@ def request_from(params):
         version="" if params["version"] is None else str(params["version"]),
         kept=params["database"],
         tables=table_names(params["tables"]),
+        place=exec_place.place_from(params),
         key=params["key"],
         server_free_bytes=free_bytes(params["server_free_bytes"]),
         timeout=params["swap_timeout"],
@@ -277,6 +284,7 @@ def main(make_module=AnsibleModule):
         "tables": {"type": "raw"},
         "key": {"type": "str", "default": "", "no_log": True},
         "bin_dir": {"type": "str", "default": ""},
+        **exec_place.exec_argument_spec(),
         "jobs": {"type": "int", "default": 0},
         "require_patched": {"type": "bool", "default": False},
         "maintenance_db": {"type": "str", "default": "postgres"},
