@@ -47,6 +47,8 @@ COLLECTIONS = (
     "community/library_inventory_filtering_v1",
     "community/postgresql",
 )
+#: Taken where the package has it: what awx_configure.yml alone needs is in the package up to 12, which is Python 3.11's.
+OPTIONAL_COLLECTIONS = ("awx/awx",)
 
 
 class SetupError(Exception):
@@ -199,10 +201,11 @@ def set_up_run() -> None:
 
 
 def unpack_collections(wheel: pathlib.Path, root: pathlib.Path) -> None:
-    """Replace what ``root`` holds of COLLECTIONS by the wheel's."""
-    for name in COLLECTIONS:
+    """Replace what ``root`` holds of the collections by the wheel's."""
+    wanted = (*COLLECTIONS, *OPTIONAL_COLLECTIONS)
+    for name in wanted:
         shutil.rmtree(root / name, ignore_errors=True)
-    prefixes = tuple(f"ansible_collections/{name}/" for name in COLLECTIONS)
+    prefixes = tuple(f"ansible_collections/{name}/" for name in wanted)
     with zipfile.ZipFile(wheel) as archive:
         members = [name for name in archive.namelist() if name.startswith(prefixes)]
         archive.extractall(root.parent, members)

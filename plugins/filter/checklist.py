@@ -8,6 +8,7 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.cypher.rollback.plugins.module_utils import checklist
+from ansible_collections.cypher.rollback.plugins.module_utils.answers import yes_or_no
 from ansible_collections.cypher.rollback.plugins.module_utils.checklist_findings import telling, unread
 from ansible_collections.cypher.rollback.plugins.module_utils.journal import utc_now
 from ansible_collections.cypher.rollback.plugins.module_utils.phrases import playbook
@@ -56,7 +57,7 @@ def checklist_answered(
     typed = {
         str(one["checklist_item"]["key"]): answer
         for one in plain(asked).get("results") or []
-        if "checklist_item" in one and (answer := checklist.yes_or_no(one.get("user_input"))) is not None
+        if "checklist_item" in one and (answer := yes_or_no(one.get("user_input"))) is not None
     }
     items = checklist.answered(items, checklist.Answers(typed, by=by, at=utc_now()))
     problems = checklist.problems(items)

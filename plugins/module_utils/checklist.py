@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
+from .answers import yes_or_no
 from .errors import Refused
 
 if t.TYPE_CHECKING:
@@ -46,9 +47,6 @@ KEYS = tuple(dict.fromkeys([*BEFORE, *AFTER]))
 
 #: An item of which nobody has to be told.
 FINE = ("passed", "confirmed", "not_applicable")
-
-_YES = ("yes", "true", "y", "da")
-_NO = ("no", "false", "n", "nu")
 
 
 class WrongAnswer(Refused):
@@ -86,12 +84,6 @@ class Answers:
     all_hold: bool = False
     by: str = ""
     at: str = ""
-
-
-def yes_or_no(value: object) -> bool | None:
-    """An answer as it is typed or set, ``None`` where it is neither a yes nor a no."""
-    word = str(value).strip().lower()
-    return True if word in _YES else False if word in _NO else None
 
 
 def parse_answers(given: object) -> dict[str, bool]:

@@ -198,7 +198,8 @@ def test_killed_after_a_stage_and_resumed(
     project: Project, application: Application, undisturbed: t.Any, stage: str
 ) -> None:
     killed(project, stage, "-e", "version=0003")
-    run = resume(project)
+    # A survey of AWX sends what was left out as an empty text, which is above what the run remembers.
+    run = resume(project, "-e", '{"version": "", "to_version": " ", "abandon": "", "rollback_hosts": ""}')
     assert_as_undisturbed(project, application, run, undisturbed)
     assert run.report is not None
     [resumed] = run.report["resumed"]

@@ -113,13 +113,6 @@ def test_answers_that_cannot_be_understood(given: object, said: str) -> None:
     assert raised.value.outcome == "refused"
 
 
-@pytest.mark.parametrize(
-    ("typed", "answer"), [("Yes\r", True), ("y", True), ("da", True), ("nu", False), ("", None), ("?", None)]
-)
-def test_what_somebody_types(typed: str, answer: bool | None) -> None:
-    assert checklist.yes_or_no(typed) is answer
-
-
 def test_a_yes_closes_what_is_open_with_name_and_time() -> None:
     open_one = Finding("open", "No channel tells them.")
     found = before(Answers({"team_notified": True}, by="ana", at=NOW), team_notified=open_one)["team_notified"]
