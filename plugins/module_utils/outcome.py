@@ -18,7 +18,17 @@ BEFORE = ("", "plan", "claim", "confirm", "checklist", "preflight", "early_backu
 UNTIL_ROLLBACK = ("stop", "backup", "restore")
 
 #: Outcomes with which ansible-playbook exits 0.
-GOOD = ("rolled_back", "restored", "backed_up", "assessed", "verified", "nothing_to_do", "planned")
+GOOD = (
+    "rolled_back",
+    "restored",
+    "backed_up",
+    "assessed",
+    "verified",
+    "backups_valid",
+    "restarted",
+    "nothing_to_do",
+    "planned",
+)
 
 #: Runbooks that put a backup, or a database that was kept, in the place of the live one.
 RESTORING = ("emergency_rollback", "undo_rollback", "swap_back")

@@ -1,0 +1,65 @@
+# Copyright (c) 2026, the cypher.rollback authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a job leaves to a workflow, read back from what Ansible says at its end."""
+
+from __future__ import annotations
+
+import json
+import re
+import typing as t
+from pathlib import Path
+
+from tests.support.runbook import Project
+
+if t.TYPE_CHECKING:
+    import pytest
+
+    from tests.conftest import Database
+
+
+def left(output: str) -> dict[str, t.Any]:
+    found = re.search(r"^\s*RUN: (\{.*\})$", output, re.MULTILINE)
+    assert found, output
+    return t.cast("dict[str, t.Any]", json.loads(found[1]))
+
+
+def test_every_runbook_leaves_its_outcome_also_where_it_refuses(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANSIBLE_SHOW_CUSTOM_STATS", "1")
+    monkeypatch.setenv("ANSIBLE_CALLBACK_RESULT_FORMAT", "json")
+    project = Project(tmp_path, database)
+    project.migrate("0003")
+
+    refused = project.run("-e", "version=0009")
+    found = left(refused.output)
+    assert refused.returncode != 0
+    assert (found["rollback_outcome"], found["rollback_version"]) == ("refused", "0009")
+    assert json.loads(Path(found["rollback_report"]).read_text())["run_id"] == found["rollback_run_id"]
+    assert "0009" in found["rollback_message"]
+    assert "\n" not in found["rollback_message"]
+    assert "rollback_outcomes" not in found
+
+    missing = project.run(playbook="backups")
+    assert missing.returncode != 0
+    assert left(missing.output)["rollback_outcome"] == "backups_not_valid"
+
+    backup = project.run("-e", "version=0003", playbook="backup")
+    found = left(backup.output)
+    assert (backup.returncode, found["rollback_outcome"]) == (0, "backed_up"), backup.output
+    assert found["rollback_backup"] == project.published()[0].name
+
+    valid = project.run(playbook="backups")
+    assert (valid.returncode, left(valid.output)["rollback_outcome"]) == (0, "backups_valid"), valid.output
+
+    preview = project.run("-e", "version=3", "--check")
+    found = left(preview.output)
+    assert (preview.returncode, found["rollback_outcome"]) == (0, "planned"), preview.output
+    assert (found["rollback_version"], found["rollback_report"]) == ("0003", "")
+
+    # A workflow's node has neither a password nor the address of a database for this one.
+    for name in [name for name in project.settings if name.startswith("rollback_db_")]:
+        project.settings[name] = "{{ nobody_has_this }}"
+    started = project.run(playbook="restart")
+    assert (started.returncode, left(started.output)["rollback_outcome"]) == (0, "restarted"), started.output
