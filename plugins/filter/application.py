@@ -9,8 +9,9 @@ import importlib.util
 import typing as t
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.cypher.rollback.plugins.module_utils.app_stage import acted_on, note, ran_before
+from ansible_collections.cypher.rollback.plugins.module_utils.app_stage import acted_on, note, ran_before, refusals
 from ansible_collections.cypher.rollback.plugins.module_utils.application import driver_problems
+from ansible_collections.cypher.rollback.plugins.module_utils.image_stage import image_plan, note_image, note_image_undo
 from ansible_collections.cypher.rollback.plugins.module_utils.release import (
     as_before,
     note_checkout,
@@ -77,6 +78,11 @@ def compose_services(before: t.Any, stage: str, services: t.Any) -> list[str]:
     return acted_on({"stage": stage, "services": services}, running) if before.get("rc") == 0 else []
 
 
+def compose_problems(answers: t.Any) -> list[str]:
+    """Why the application of a host cannot be stopped and started, one entry a host."""
+    return refusals(answers)
+
+
 def services_to_start(services: t.Any, host: str, only: t.Any) -> list[str]:
     """The units of a host that restart_only names, as ``host`` or ``host/unit``; ``all`` names every one."""
     return [name for name in services if {"all", host, f"{host}/{name}"} & set(only)]
@@ -97,6 +103,21 @@ def note_release_undo(result: t.Any, answers: t.Any) -> dict[str, t.Any]:
     return note_undo(result, answers)
 
 
+def plan_of_images(plan: t.Any, answers: t.Any) -> dict[str, t.Any]:
+    """Which release each host would have, with its images."""
+    return image_plan(plan, answers)
+
+
+def note_image_of_host(result: t.Any, host: str, answer: t.Any, before: t.Any = None) -> dict[str, t.Any]:
+    """The result of the stage previous_code, with the image of one more host."""
+    return note_image(result, host, answer, (before or {}).get(host) or {})
+
+
+def note_undo_of_images(result: t.Any, answers: t.Any) -> dict[str, t.Any]:
+    """The result of the stage previous_code, after the images went back."""
+    return note_image_undo(result, answers)
+
+
 def problems_of_releases(answers: t.Any) -> list[str]:
     """Why a release cannot be checked out, one sentence a host."""
     return release_problems(answers)
@@ -115,8 +136,12 @@ class FilterModule:
         return {
             "app_problems": app_problems,
             "app_ran_before": app_ran_before,
+            "compose_problems": compose_problems,
             "compose_services": compose_services,
+            "image_plan": plan_of_images,
             "note_app_stage": note_app_stage,
+            "note_image": note_image_of_host,
+            "note_image_undo": note_undo_of_images,
             "note_release": note_release,
             "note_undo": note_release_undo,
             "release_plan": plan_of_releases,

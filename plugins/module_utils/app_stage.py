@@ -9,12 +9,18 @@ import dataclasses
 import typing as t
 
 from .application import without_passwords
+from .compose import entries
 
 if t.TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     Answer = Mapping[str, t.Any]
     Evidence = Mapping[str, t.Any]
+
+#: Docker's states of a container that runs, or would by itself again.
+COMPOSE_UP = ("running", "restarting", "paused")
+#: Exit code of a process that SIGKILL ended.
+KILLED = 137
 
 #: Systemd's ActiveState. What is on its way up or down is neither.
 UP = ("active", "reloading", "refreshing")
@@ -51,6 +57,7 @@ def note(result: Mapping[str, t.Any], stage: str, host: str, evidence: Evidence)
         "message": " ".join(failed or [f"{name}: {one['message']}" for name, one in hosts.items()]),
     }
     if stage == "stop":
+        noted["warnings"] = [*(result.get("warnings") or []), *_kill_warnings(host, {**evidence, "stage": stage})]
         noted["to_restart"] = list(
             dict.fromkeys([*result["to_restart"], *_to_restart(host, {**evidence, "host": host})])
         )
@@ -158,6 +165,14 @@ def ran_before(host: str, evidence: Evidence) -> list[str]:
     return [_named(host, name) for name in services if states.get(name, "") not in ("inactive", "failed", "unknown")]
 
 
+def refusals(answers: Sequence[Answer]) -> list[str]:
+    """What the hosts that were asked said against it, one entry a host; an empty list when nothing."""
+    said = {
+        str(answer[answer["ansible_loop_var"]]): _trouble(answer) for answer in answers if not answer.get("skipped")
+    }
+    return [f"{host}: {text}" for host, text in said.items() if text]
+
+
 def units_of(evidence: Evidence) -> dict[str, Found]:
     """The state of each unit, by name; the driver ``command`` has one without a name."""
     readers = {"command": _command_units, "systemd": _systemd_units, "docker_compose": _compose_units}
@@ -248,9 +263,31 @@ def acted_on(evidence: Evidence, running: Sequence[str] | set[str]) -> list[str]
 
 
 def _services(answer: Answer) -> set[str] | None:
+    """The services that run, from their names or from ``docker compose ps --format json``."""
     if _trouble(answer) or "stdout_lines" not in answer:
         return None
+    listed = entries("\n".join(answer["stdout_lines"]))
+    if listed:
+        return {str(entry.get("Service")) for entry in listed if entry.get("State") in COMPOSE_UP}
     return {line.strip() for line in answer["stdout_lines"] if line.strip()}
+
+
+def _killed(evidence: Evidence) -> list[str]:
+    """The services that were told to stop and did not end by themselves."""
+    if evidence["driver"] != "docker_compose" or evidence["stage"] != "stop":
+        return []
+    units = units_of(evidence)
+    listed = entries("\n".join((evidence.get("after") or {}).get("stdout_lines") or []))
+    killed = {str(entry.get("Service")) for entry in listed if entry.get("ExitCode") == KILLED}
+    return [name for name, unit in units.items() if unit.attempted and name in killed]
+
+
+def _kill_warnings(host: str, evidence: Evidence) -> list[str]:
+    return [
+        f"{host}: {name} did not end by itself when it was told to stop, and Docker killed it (SIGKILL). What it was doing then was "
+        "cut off. If it needs longer, raise rollback_app_timeout."
+        for name in _killed(evidence)
+    ]
 
 
 def _word(running: bool | None) -> str:

@@ -267,11 +267,14 @@ def note_undo(result: Mapping[str, t.Any], answers: Sequence[Mapping[str, t.Any]
     """The stage's result after the way back: a host that is where it was before has not changed."""
     hosts = dict(result["hosts"])
     for answer in answers:
+        if answer.get("skipped"):
+            continue
         host, record = str(answer[answer["ansible_loop_var"]]), _host_record(answer)
         if record["failed"]:
             hosts[host] = {**hosts[host], "failed": True, "message": record["message"]}
         else:
-            hosts[host] = {**record, "changed": False, "message": f"the code is at {record['commit'][:12]} again."}
+            message = f"the code is at {record['commit'][:12]} again."
+            hosts[host] = {**hosts[host], **record, "changed": False, "undone": True, "message": message}
     return _with_hosts(result, hosts)
 
 

@@ -237,17 +237,18 @@ def _undone(request: RestorePlanRequest, server: Server) -> dict[str, t.Any] | N
 
 
 def _releases(report: Mapping[str, t.Any] | None, choice: Choice) -> dict[str, dict[str, str]]:
-    """What was checked out on each host of the application before the rollback that is undone changed it."""
+    """What was checked out on each host of the application, and its image, before the rollback that is undone changed it."""
     if report is None or (report.get("backup") or {}).get("id") != choice.entry.id:
         return {}
     return {
         host: {
-            "ref": str(entry["previous_commit"]),
+            "ref": str(entry.get("previous_commit") or ""),
             "branch": str(entry.get("previous_branch") or ""),
             "stash": str(entry.get("stash") or ""),
+            "image": str(entry.get("previous_image") or ""),
         }
         for host, entry in hosts_of(report.get("previous_code") or {}).items()
-        if entry.get("changed") and entry.get("previous_commit")
+        if entry.get("changed") and (entry.get("previous_commit") or entry.get("previous_image"))
     }
 
 

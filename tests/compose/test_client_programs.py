@@ -161,7 +161,7 @@ def test_what_cannot_work_is_refused_by_the_name_of_its_setting(project: Compose
 
 def test_other_commands_than_compose_do_as_well(project: ComposeProject, tmp_path: Path) -> None:
     identity = project.containers()["db"]["Id"]
-    place = place_of(project, "docker", "exec", "-i", identity, host="/var/run/postgresql", folder="/var/tmp")  # noqa: S108 - inside of the container
+    place = place_of(project, "docker", "exec", "-i", identity, host="/var/run/postgresql", folder="/var")
     ready = backup.check_ready(request_of(project, tmp_path, place=place))
     assert ready.tools.version[0] == 15
     with Session(place, "*:*:*:*:it's \\: a $(password)") as session:

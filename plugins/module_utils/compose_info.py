@@ -1,0 +1,125 @@
+# Copyright (c) 2026, the cypher.rollback authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What can be known of an application in Docker Compose before it is stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import typing as t
+
+from .compose import Compose, ComposeRefused
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from .compose import Container
+
+#: Last part of the name of an image that is PostgreSQL, whoever built it.
+_DATABASE_IMAGE = re.compile(r"(?:^|/)(?:postgres|postgresql|postgis|timescaledb|timescaledb-ha|pgvector)(?:[:@]|$)")
+_LOCAL = ("localhost", "127.0.0.1", "::1", "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """Which project, and where the database of the run is.
+
+    :param services: ``rollback_app_services``.
+    :param database_exec: the command that reaches into the database's container; may be empty.
+    """
+
+    project_dir: str
+    services: Sequence[str]
+    database_host: str = ""
+    database_port: int = 0
+    database_exec: Sequence[str] = ()
+
+
+def look(question: Question) -> dict[str, t.Any]:
+    """The services with their containers, and what is worth a warning. Only reads.
+
+    :returns: ``services`` (by name, the ``containers`` of each and whether it ``changed``) and ``warnings``.
+    :raises ComposeRefused: naming everything that is in the way.
+    """
+    compose = Compose(question.project_dir)
+    defined, hashes, containers = compose.config(), compose.hashes(), compose.containers()
+    problems = [problem for name in question.services for problem in _problems(question, name, defined, containers)]
+    if problems:
+        raise ComposeRefused(" ".join(problems), problems=problems)
+    found = {name: containers[name] for name in question.services}
+    return {
+        "services": {
+            name: {
+                "containers": [dataclasses.asdict(one) for one in of_service],
+                "changed": _is_changed(of_service, hashes.get(name, "")),
+            }
+            for name, of_service in found.items()
+        },
+        "warnings": [text for name in question.services for text in _warnings(name, found[name], hashes.get(name, ""))],
+    }
+
+
+def _problems(
+    question: Question,
+    name: str,
+    defined: Mapping[str, Mapping[str, t.Any]],
+    containers: Mapping[str, Sequence[Container]],
+) -> Iterator[str]:
+    if name not in defined:
+        yield (
+            f"rollback_app_services names {name}, and the project in {question.project_dir} has no such service. "
+            f"It has {', '.join(sorted(defined)) or 'none'}; those of a profile only where COMPOSE_PROFILES in its .env names that."
+        )
+        return
+    why = _why_database(question, name, defined[name])
+    if why:
+        yield f"{name} is the database ({why}), which is never stopped. Take it out of rollback_app_services."
+        return
+    if not containers.get(name):
+        yield (
+            f"{name} has no container, and a rollback makes and pulls none. Make it: docker compose --project-directory "
+            f"{question.project_dir} create {name}. Or take it out of rollback_app_services."
+        )
+    for container in containers.get(name, ()):
+        if container.state == "paused":
+            yield f"{container.name} is paused and cannot end by itself. Let it go on first: docker unpause {container.name}."
+        elif container.state in ("dead", "removing"):
+            yield f"{container.name} is {container.state} and cannot be started. Remove it and make it anew: docker rm {container.name}."
+
+
+def _why_database(question: Question, name: str, service: Mapping[str, t.Any]) -> str:
+    """Why a service is the database of the run; empty where it is not."""
+    ports = service.get("ports") or []
+    if question.database_host in _LOCAL and any(
+        str(port.get("published")) == str(question.database_port) for port in ports
+    ):
+        return f"it publishes rollback_db_port {question.database_port}"
+    if name in question.database_exec:
+        return "rollback_pg_exec names it"
+    if question.database_host == name:
+        return "rollback_db_host names it"
+    image = str(service.get("image") or "")
+    return f"its image is {image}" if _DATABASE_IMAGE.search(image) else ""
+
+
+def _is_changed(containers: Sequence[Container], present: str) -> bool:
+    return any(one.config_hash and present and one.config_hash != present for one in containers)
+
+
+def _warnings(name: str, containers: Sequence[Container], present: str) -> Iterator[str]:
+    if _is_changed(containers, present):
+        yield (
+            f"The definition of {name} in the compose file, or what it takes from .env, was changed since its container was made. "
+            "The start runs that container as it is; with previous code it is made anew, as the file is now."
+        )
+    for container in containers:
+        if container.state == "restarting":
+            yield f"{container.name} keeps ending and being restarted. Where that goes on, the start of the application fails."
+        elif container.state in ("exited", "created"):
+            yield (
+                f"{container.name} does not run now (exit code {container.exit_code}), and the start waits until it does. "
+                f"If {name} runs once and ends, take it out of rollback_app_services."
+            )
+        elif container.health == "unhealthy":
+            yield f"{container.name} is unhealthy now. Where it still is after the start, the run says so and does not end well."
