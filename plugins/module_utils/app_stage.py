@@ -166,10 +166,12 @@ def ran_before(host: str, evidence: Evidence) -> list[str]:
 
 
 def refusals(answers: Sequence[Answer]) -> list[str]:
-    """What the hosts that were asked said against it, one entry a host; an empty list when nothing."""
-    said = {
-        str(answer[answer["ansible_loop_var"]]): _trouble(answer) for answer in answers if not answer.get("skipped")
-    }
+    """What the hosts that were asked said against it, one entry a host; an empty list when nothing.
+
+    :param answers: of modules that have a message only where they fail.
+    """
+    asked = {str(answer[answer["ansible_loop_var"]]): answer for answer in answers if not answer.get("skipped")}
+    said = {host: _trouble(answer) or str(answer.get("msg") or "") for host, answer in asked.items()}
     return [f"{host}: {text}" for host, text in said.items() if text]
 
 

@@ -9,7 +9,7 @@ import typing as t
 
 import pytest
 
-from tests.support.compose_project import ComposeProject, engine_problem
+from tests.support.compose_project import ComposeProject, build_image, engine_problem
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +23,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposeProject
         pytest.skip(problem)
     project = ComposeProject(tmp_path_factory.mktemp("compose"))
     try:
+        build_image("0003")
         project.create("0004")
         project.start_database("0004")
         project.start()

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import typing as t
+import urllib.request
 from pathlib import Path
 
 import psycopg2
@@ -25,6 +26,7 @@ import psycopg2.extensions
 
 from tests.cypher_erp import data, migrate
 from tests.support.postgres_server import free_port
+from tests.support.runbook import Run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CYPHER_ERP = REPOSITORY / "tests" / "cypher_erp"
@@ -140,22 +142,56 @@ class ComposeProject:
     def start_database(self, upto: str, orders: int = 50) -> None:
         """Start the database alone, migrate it, and load data."""
         self.compose("up", "--detach", "--wait", "db")
-        with contextlib.closing(self.connect("postgres")) as connection, connection.cursor() as cursor:
-            connection.autocommit = True
-            cursor.execute(f'CREATE DATABASE "{self.values["DB_NAME"]}"')
+        self.create_database(upto, orders)
+
+    def create_database(self, upto: str, orders: int = 50) -> None:
+        """A migrated database with data."""
+        self.execute(f'CREATE DATABASE "{self.values["DB_NAME"]}"', "postgres")
         self.migrate(upto)
         with contextlib.closing(self.connect()) as connection:
             data.load(connection, orders=orders, upto=upto)
 
-    def migrate(self, upto: str) -> None:
-        """Apply the migrations up to a version."""
+    def migrate(self, upto: str, first: str = "0001") -> None:
+        """Apply the migrations from one version up to another."""
         with contextlib.closing(self.connect()) as connection:
-            migrate.apply(connection, upto=upto)
+            migrate.apply(connection, upto=upto, first=first)
 
     def start(self) -> None:
         """Start all services and wait for the application."""
         self.compose("up", "--detach")
         self.compose("up", "--detach", "--wait", "--no-recreate", "app")
+
+    def run(self, command: str) -> Run:
+        """Run a shell text in a folder that holds ``hosts.yml``, as a person who pastes it, with no client programs in reach."""
+        self.write_inventory(self.folder / "hosts.yml")
+        before = set(self.run_folders())
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        done = subprocess.run(
+            ["sh", "-e", "-c", command],
+            cwd=self.folder,
+            env={**os.environ, "PATH": path, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_SECONDS,
+            check=False,
+        )
+        new = [folder for folder in self.run_folders() if folder not in before]
+        report = new[0] / "report.json" if new else None
+        found = json.loads(report.read_text(encoding="utf-8")) if report and report.exists() else None
+        return Run(done.returncode, done.stdout + done.stderr, found, new[0] if new else self.folder)
+
+    def run_folders(self) -> list[Path]:
+        """Folders of the runs so far, the oldest first."""
+        return sorted((self.backups / "runs").glob("*T*"))
+
+    def health(self) -> dict[str, t.Any]:
+        """What the application says of itself; empty where nobody answers."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.values['APP_PORT']}/health", timeout=5) as answer:
+                return dict(json.load(answer))
+        except OSError:
+            return {}
 
     def connect(self, dbname: str = "") -> psycopg2.extensions.connection:
         """A connection as the superuser; the caller closes it."""
@@ -183,9 +219,27 @@ class ComposeProject:
         done = subprocess.run(["docker", "inspect", *ids], check=True, capture_output=True, text=True)
         return {found["Config"]["Labels"]["com.docker.compose.service"]: found for found in json.loads(done.stdout)}
 
-    def inventory(self) -> Path:
+    def reset(self, release: str) -> None:
+        """A new database at a release with data, the application on it, and no other database."""
+        self.compose("stop", "--timeout=1", "app", "worker")
+        for (name,) in self.execute(
+            "SELECT datname FROM pg_database WHERE NOT datistemplate AND datname <> 'postgres'", "postgres"
+        ):
+            self.execute(f'DROP DATABASE "{name}" WITH (FORCE)', "postgres")
+        self.create_database(release)
+        self.use_image(release)
+        self.start()
+
+    def use_image(self, release: str) -> None:
+        """Have the application's containers made from another release at their next start."""
+        text = self.environment_file.read_text(encoding="utf-8")
+        tag = self.values["APP_TAG"]
+        self.environment_file.write_text(
+            text.replace(f"APP_TAG={tag}\n", f"APP_TAG={build_image(release)}\n"), encoding="utf-8"
+        )
+
+    def write_inventory(self, path: Path) -> Path:
         """One host that is the database's and the application's."""
-        path = self.folder / "hosts.json"
         values = self.values
         settings = {
             "ansible_connection": "local",
@@ -198,8 +252,9 @@ class ComposeProject:
             "rollback_project_dir": str(self.project),
             "rollback_backup_dir": str(self.backups),
             "rollback_app_driver": "docker_compose",
-            "rollback_app_services": ["app", "worker"],
+            "rollback_app_services": ["app"],
             "rollback_app_timeout": 6,
+            "rollback_pg_exec": ["docker", "compose", "exec", "-T", "db"],
             "rollback_smoke_tests": [{"name": "health", "url": f"http://127.0.0.1:{values['APP_PORT']}/health"}],
             **self.settings,
         }

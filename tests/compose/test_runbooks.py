@@ -1,0 +1,167 @@
+# Copyright (c) 2026, the cypher.rollback authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The runbooks on a project of Docker Compose, by the commands of its guide, with client programs in the container alone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+import typing as t
+
+import yaml
+
+from tests.support.documentation import GUIDES, command
+from tests.support.settings_table import settings
+
+if t.TYPE_CHECKING:
+    from tests.support.compose_project import ComposeProject
+
+GUIDE = "guide_docker_compose"
+BESIDE = ("db", "mail", "setup")
+IMAGE = {"rollback_image_variable": "APP_TAG", "rollback_previous_image": "0003"}
+
+
+def looks(project: ComposeProject) -> dict[str, tuple[str, str, str]]:
+    """Id, image and time of the last start of every service's container."""
+    return {
+        name: (found["Id"], found["Config"]["Image"].partition(":")[2], found["State"]["StartedAt"])
+        for name, found in project.containers().items()
+    }
+
+
+def beside(project: ComposeProject) -> dict[str, tuple[str, str, str]]:
+    """What no run may touch: the database, another service, and one that ran once."""
+    return {name: look for name, look in looks(project).items() if name in BESIDE}
+
+
+def test_the_standard_runbook_goes_back_to_the_image_of_the_release(project: ComposeProject) -> None:
+    project.reset("0004")
+    project.settings |= {**IMAGE, "rollback_app_services": ["app", "worker"]}
+    before, file = looks(project), project.environment_file.read_bytes()
+
+    preview = project.run(command(GUIDE, "preview"))
+    assert preview.returncode == 0, preview.output
+    assert preview.report is None
+    assert "APP_TAG will be 0003, instead of 0004" in " ".join(preview.output.split())
+    assert looks(project) == before
+    assert project.environment_file.read_bytes() == file
+
+    run = project.run(command(GUIDE, "rollback"))
+    assert (run.returncode, run.outcome) == (0, "rolled_back"), run.output
+    assert run.report is not None
+    assert any("worker did not end by itself" in warning for warning in run.report["warnings"]), run.report["warnings"]
+    assert beside(project) == {name: before[name] for name in BESIDE}
+    after = looks(project)
+    assert {after[name][1] for name in ("app", "worker")} == {"0003"}
+    assert project.environment_file.read_bytes() == file.replace(b"APP_TAG=0004", b"APP_TAG=0003")
+    assert project.environment_file.stat().st_mode & 0o777 == 0o600
+    assert project.health()["release"] == "0003"
+    manifest = json.loads((project.backups / run.report["backup"]["id"] / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["tools"]["bin_dir"] == "docker compose exec -T db"
+    assert project.compose("exec", "-T", "db", "ls", "/tmp").split() == []  # noqa: S108 - inside
+    assert project.values["DB_PASSWORD"] not in run.output
+
+    undone = project.run(command(GUIDE, "undo"))
+    assert (undone.returncode, undone.outcome) == (0, "restored"), undone.output
+    assert project.environment_file.read_bytes() == file
+    assert looks(project)["app"][1] == "0004"
+    assert project.health()["release"] == "0004"
+    assert beside(project) == {name: before[name] for name in BESIDE}
+
+
+def test_the_emergency_runbook_leaves_every_container_what_it_is(project: ComposeProject) -> None:
+    project.reset("0003")
+    before = looks(project)
+    backed_up = project.run(command(GUIDE, "backup"))
+    assert (backed_up.returncode, backed_up.outcome) == (0, "backed_up"), backed_up.output
+    project.migrate("0004", first="0004")
+    project.execute("UPDATE b2b.products SET list_price = 0; DROP TABLE b2b.carts CASCADE")
+
+    run = project.run(command(GUIDE, "emergency"))
+    assert (run.returncode, run.outcome) == (0, "restored"), run.output
+    assert project.execute(
+        "SELECT to_regclass('b2b.credit_ledger') IS NULL, min(list_price) > 0 FROM b2b.products"
+    ) == [(True, True)]
+    assert beside(project) == {name: before[name] for name in BESIDE}
+    after = looks(project)
+    assert after["app"][:2] == before["app"][:2]
+    assert after["app"] != before["app"]
+    assert after["worker"] == before["worker"]
+    assert project.health()["release"] == "0003"
+    assert project.compose("exec", "-T", "db", "ls", "/tmp").split() == []  # noqa: S108 - inside
+
+    proven = project.run(command(GUIDE, "proof"))
+    assert proven.returncode == 0, proven.output
+
+
+def test_an_application_that_never_gets_healthy_needs_attention_until_it_has_its_image(project: ComposeProject) -> None:
+    project.reset("0004")
+    run = project.run(command(GUIDE, "rollback"))
+    assert run.outcome == "needs_attention", run.output
+    assert "app is not proven to run" in run.message
+    before = looks(project)
+    assert before["app"][1] == "0004"
+    # No run changed the image: the one that goes on may.
+    project.settings |= IMAGE
+    restarted = project.run(command(GUIDE, "restart"))
+    assert restarted.returncode == 0, restarted.output
+    assert project.health()["release"] == "0003"
+    assert beside(project) == {name: before[name] for name in BESIDE}
+
+
+def test_databases_that_are_exchanged_back_have_their_image_again(project: ComposeProject) -> None:
+    project.reset("0003")
+    assert project.run(command(GUIDE, "backup")).returncode == 0
+    project.migrate("0004", first="0004")
+    project.use_image("0004")
+    project.start()
+    # The release that needs more than the restored database has: it never gets healthy.
+    project.settings |= {**IMAGE, "rollback_previous_image": "0005", "rollback_swap_back_on_failure": True}
+    file, before = project.environment_file.read_bytes(), looks(project)
+    refused = project.run(command(GUIDE, "emergency"))
+    assert refused.outcome == "refused", refused.output
+    assert "docker pull cypher-erp-test:0005" in refused.message
+    assert looks(project) == before
+
+    subprocess.run(["docker", "tag", "cypher-erp-test:0004", "cypher-erp-test:0005"], check=True)
+    try:
+        run = project.run(command(GUIDE, "emergency"))
+    finally:
+        subprocess.run(["docker", "rmi", "cypher-erp-test:0005"], check=True, capture_output=True)
+    assert run.outcome == "failed_unchanged", run.output
+    assert project.environment_file.read_bytes() == file
+    assert looks(project)["app"][1] == "0004"
+    assert project.health()["release"] == "0004"
+    assert beside(project) == {name: before[name] for name in BESIDE}
+
+
+def test_an_application_that_does_not_stay_down_is_left_running(project: ComposeProject) -> None:
+    project.reset("0004")
+    project.settings |= {"rollback_app_services": ["app", "worker"], "rollback_app_timeout": 4}
+    before = looks(project)
+    app = before["app"][0]
+
+    def start_again() -> None:
+        subprocess.run(["docker", "wait", app], check=True, capture_output=True, timeout=60)
+        subprocess.run(["docker", "start", app], check=True, capture_output=True)
+
+    thread = threading.Thread(target=start_again)
+    thread.start()
+    run = project.run(command(GUIDE, "rollback"))
+    thread.join()
+    assert run.outcome == "failed_unchanged", run.output
+    assert "app did not stop" in run.message
+    assert project.health()["release"] == "0004"
+    assert {name: look[:2] for name, look in looks(project).items()} == {
+        name: look[:2] for name, look in before.items()
+    }
+    assert project.containers()["worker"]["State"]["Running"]
+
+
+def test_the_guides_settings_exist() -> None:
+    text = (GUIDES / f"{GUIDE}.rst").read_text(encoding="utf-8")
+    block = text.partition(".. code-block:: yaml\n\n")[2].partition("\n\n.. ")[0]
+    inventory = yaml.safe_load(block[: block.index("\n\n\n")] if "\n\n\n" in block else block.split("\n\nThe ")[0])
+    assert {name for name in inventory["all"]["vars"] if name.startswith("rollback_")} <= set(settings())
