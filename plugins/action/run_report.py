@@ -51,6 +51,9 @@ class ActionModule(EngineAction):
         if not self._task.check_mode:
             written = {**arguments, "run_id": run_id, "report": report, "controller": controller_facts(task_vars)}
             answer = super().run_module({**written, "pages": drawn(written)}, task_vars)
+            if answer.get("lost"):
+                display.warning(f"The report of run {run_id} is not written: {answer['msg']}")
+                answer = {"changed": False, "outcome": report.get("outcome")}
             report |= {"report_path": answer.get("path"), "pages": answer.get("pages") or {}}
         # The report is in its file and in the facts; here it would bury what the operator looks for.
         answer.pop("invocation", None)

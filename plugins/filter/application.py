@@ -12,6 +12,7 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.cypher.rollback.plugins.module_utils.app_stage import acted_on, note, ran_before, refusals
 from ansible_collections.cypher.rollback.plugins.module_utils.application import driver_problems
 from ansible_collections.cypher.rollback.plugins.module_utils.image_stage import image_plan, note_image, note_image_undo
+from ansible_collections.cypher.rollback.plugins.module_utils.lost_host import application_problems
 from ansible_collections.cypher.rollback.plugins.module_utils.release import (
     as_before,
     note_checkout,
@@ -118,6 +119,11 @@ def note_undo_of_images(result: t.Any, answers: t.Any) -> dict[str, t.Any]:
     return note_image_undo(result, answers)
 
 
+def lost_hosts(answers: t.Any) -> list[str]:
+    """The hosts that cannot be reached, one sentence a host."""
+    return application_problems(answers)
+
+
 def problems_of_releases(answers: t.Any) -> list[str]:
     """Why a release cannot be checked out, one sentence a host."""
     return release_problems(answers)
@@ -139,6 +145,7 @@ class FilterModule:
             "compose_problems": compose_problems,
             "compose_services": compose_services,
             "image_plan": plan_of_images,
+            "lost_hosts": lost_hosts,
             "note_app_stage": note_app_stage,
             "note_image": note_image_of_host,
             "note_image_undo": note_undo_of_images,

@@ -10,6 +10,7 @@ import typing as t
 
 from .application import without_passwords
 from .compose import entries
+from .lost_host import answered, is_lost, trouble
 
 if t.TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,12 +33,14 @@ class Found:
     """One unit of the application, before and after. ``None`` stands for: nobody could tell.
 
     :param attempted: it was told to stop, or to start.
+    :param lost: its host answers no more.
     """
 
     was_running: bool | None
     running: bool | None
     attempted: bool
     message: str = ""
+    lost: bool = False
 
 
 def note(result: Mapping[str, t.Any], stage: str, host: str, evidence: Evidence) -> dict[str, t.Any]:
@@ -45,7 +48,8 @@ def note(result: Mapping[str, t.Any], stage: str, host: str, evidence: Evidence)
 
     :param stage: ``stop`` or ``restart``.
     :param evidence: ``driver``, ``check_mode``, ``services``, and the registered answers that its driver needs:
-        ``acted`` (all), ``before`` (docker_compose) and ``after`` (docker_compose, systemd).
+        ``acted`` (all), ``before`` (docker_compose), ``after`` (docker_compose, systemd) and ``found``, the answer to the
+        question before the stop (command, systemd). With ``lost``, a sentence, its host was given up by an earlier stage.
     """
     record = _record(stage, {**evidence, "host": host})
     hosts = {**result["hosts"], host: record}
@@ -72,6 +76,8 @@ def _record(stage: str, evidence: Evidence) -> dict[str, t.Any]:
         return {**blank, "message": f"rollback_app_driver is none, so nothing was {verb}.", "services": []}
     if evidence.get("not_tried"):
         return {**blank, "message": "Not tried, because another host did not stop.", "services": []}
+    if evidence.get("lost"):
+        return {**blank, "failed": True, "lost": True, "message": evidence["lost"], "services": []}
     units = _as_before(evidence)
     wanted = stage != "stop"
     check_mode = bool(evidence.get("check_mode"))
@@ -83,6 +89,7 @@ def _record(stage: str, evidence: Evidence) -> dict[str, t.Any]:
         verb: bool(done) and not check_mode,
         "changed": bool(done),
         "failed": any(unit.running is not wanted for unit in units.values()),
+        "lost": any(unit.lost and unit.running is not wanted for unit in units.values()),
         "message": _message(units, verb, wanted=wanted, check_mode=check_mode),
         "services": [name for name in done if name],
     }
@@ -127,7 +134,7 @@ def _to_restart(host: str, evidence: Evidence) -> list[str]:
 
     The latter may still go down; starting what runs changes nothing.
     """
-    if evidence["driver"] == "none" or evidence.get("not_tried") or evidence.get("check_mode"):
+    if evidence["driver"] == "none" or any(evidence.get(name) for name in ("not_tried", "check_mode", "lost")):
         return []
     units = _as_before(evidence).items()
     return [_named(host, name) for name, unit in units if unit.was_running and unit.attempted]
@@ -171,7 +178,7 @@ def refusals(answers: Sequence[Answer]) -> list[str]:
     :param answers: of modules that have a message only where they fail.
     """
     asked = {str(answer[answer["ansible_loop_var"]]): answer for answer in answers if not answer.get("skipped")}
-    said = {host: _trouble(answer) or str(answer.get("msg") or "") for host, answer in asked.items()}
+    said = {host: trouble(answer) or str(answer.get("msg") or "") for host, answer in asked.items()}
     return [f"{host}: {text}" for host, text in said.items() if text]
 
 
@@ -181,19 +188,21 @@ def units_of(evidence: Evidence) -> dict[str, Found]:
     return readers[evidence["driver"]](evidence)
 
 
-def _trouble(answer: Answer) -> str:
-    """Why a task gave no answer; an empty string when it did."""
-    said = str(answer.get("msg") or answer.get("stderr") or "no reason was given").strip()
-    if answer.get("unreachable"):
-        return f"the host cannot be reached: {said}"
-    return said if answer.get("failed") or answer.get("rc") or answer.get("exception") else ""
+def _lost_at_work(evidence: Evidence, acted: Answer, unit: str = "") -> Found | None:
+    """A unit that ran, and whose host was lost after it was asked: it may have been stopped, so it is to run again."""
+    if not is_lost(acted) or not answered(evidence.get("found") or {}):
+        return None
+    if _named(evidence["host"], unit) not in ran_before(evidence["host"], evidence):
+        return None
+    return Found(True, None, True, f"Whether it was stopped is not known: {trouble(acted)}", lost=True)
 
 
 def _command_units(evidence: Evidence) -> dict[str, Found]:
     acted = evidence["acted"]
     if "was_running" not in acted:
-        said = _trouble(acted) or str(acted.get("msg") or "The module gave no answer.")
-        return {"": Found(None, None, False, f"Nobody can tell whether the application runs: {said}")}
+        said = trouble(acted) or str(acted.get("msg") or "The module gave no answer.")
+        unknown = Found(None, None, False, f"Nobody can tell whether the application runs: {said}", is_lost(acted))
+        return {"": _lost_at_work(evidence, acted) or unknown}
     # In check mode nothing is attempted; what the module announces takes its place.
     attempted = bool(acted["attempted"] or (evidence.get("check_mode") and acted["changed"]))
     return {"": Found(acted["was_running"], acted["running"], attempted, acted["message"])}
@@ -202,7 +211,11 @@ def _command_units(evidence: Evidence) -> dict[str, Found]:
 def _systemd_units(evidence: Evidence) -> dict[str, Found]:
     acted = _by_unit(evidence["acted"])
     after = _by_unit(evidence["after"])
-    return {name: _systemd_unit(evidence, acted.get(name, {}), after.get(name, {})) for name in evidence["services"]}
+    return {
+        name: _lost_at_work(evidence, acted.get(name, {}), name)
+        or _systemd_unit(evidence, acted.get(name, {}), after.get(name, {}))
+        for name in evidence["services"]
+    }
 
 
 def _by_unit(answers: Answer) -> dict[str, Answer]:
@@ -225,8 +238,9 @@ def _systemd_unit(evidence: Evidence, acted: Answer, after: Answer) -> Found:
     if evidence.get("check_mode") and attempted:
         return Found(was_running, not was_running, True)
     state = _active_state(after)
-    said = _trouble(acted) or str(acted.get("msg") or "") or _trouble(after) or str(after.get("msg") or "")
-    return Found(was_running, running, attempted, said or f"systemd says that it is {state or 'in no state it knows'}.")
+    said = trouble(acted) or str(acted.get("msg") or "") or trouble(after) or str(after.get("msg") or "")
+    said = said or f"systemd says that it is {state or 'in no state it knows'}."
+    return Found(was_running, running, attempted, said, is_lost(acted) or is_lost(after))
 
 
 def _active_state(answer: Answer) -> str:
@@ -243,7 +257,7 @@ def _compose_units(evidence: Evidence) -> dict[str, Found]:
     were = _services(before)
     told = not acted.get("skipped")
     are = were if not told else _services(after)
-    said = _trouble(before) or (told and (_trouble(acted) or str(acted.get("msg") or ""))) or (told and _trouble(after))
+    said = trouble(before) or (told and (trouble(acted) or str(acted.get("msg") or ""))) or (told and trouble(after))
     units = {}
     for name in evidence["services"]:
         was = None if were is None else name in were
@@ -252,9 +266,10 @@ def _compose_units(evidence: Evidence) -> dict[str, Found]:
         if evidence["stage"] == "restart" and running and told and acted.get("msg"):
             # It runs, but Compose waited in vain for its health check.
             running = None
-        if evidence.get("check_mode") and attempted and not _trouble(acted):
+        if evidence.get("check_mode") and attempted and not trouble(acted):
             running = not was
-        units[name] = Found(was, running, attempted, str(said or "Docker Compose says that it " + _word(running) + "."))
+        told_us = str(said or "Docker Compose says that it " + _word(running) + ".")
+        units[name] = Found(was, running, attempted, told_us, any(map(is_lost, (before, acted, after))))
     return units
 
 
@@ -266,7 +281,7 @@ def acted_on(evidence: Evidence, running: Sequence[str] | set[str]) -> list[str]
 
 def _services(answer: Answer) -> set[str] | None:
     """The services that run, from their names or from ``docker compose ps --format json``."""
-    if _trouble(answer) or "stdout_lines" not in answer:
+    if trouble(answer) or "stdout_lines" not in answer:
         return None
     listed = entries("\n".join(answer["stdout_lines"]))
     if listed:

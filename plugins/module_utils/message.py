@@ -9,12 +9,13 @@ import typing as t
 
 from . import object_message, restore_message, verify_message
 from .assess_message import assessed, commands, severity_of
-from .outcome import Facts, facts, is_committed, kind_of, still_down, stopped_hosts
+from .outcome import Facts, facts, is_committed, kind_of, stopped_hosts
 from .phrases import (
     application_state,
     capital,
     count,
     database,
+    down,
     first_error,
     hosts,
     join,
@@ -178,8 +179,7 @@ def _attention_unchanged(run: Facts) -> str:
     return lines(
         first_error(run),
         join(
-            f"{capital(database(run))} is as it was before the run, but the application does not run "
-            f"on {hosts(still_down(run))}.",
+            f"{capital(database(run))} is as it was before the run, but {down(run)}.",
             why_down(run),
         ),
         f"Start it: {restart_command(run)}",

@@ -10,7 +10,7 @@ import re
 import shlex
 import typing as t
 
-from .outcome import Facts, facts, failed_checks, plan_of, still_down, stopped_hosts, verification_of
+from .outcome import Facts, facts, failed_checks, hosts_of, plan_of, still_down, stopped_hosts, verification_of
 from .visible import visible
 
 
@@ -103,10 +103,23 @@ def lines(*sentences: str) -> str:
 
 def application_state(run: Facts) -> str:
     """Whether the application runs."""
-    down, stopped = still_down(run), stopped_hosts(run)
-    if down:
-        return join(f"The application does not run on {hosts(down)}.", why_down(run))
+    stopped = stopped_hosts(run)
+    if still_down(run):
+        return join(f"{capital(down(run))}.", why_down(run))
     return f"The application was started again on {hosts(stopped)}." if stopped else "No application was stopped."
+
+
+def down(run: Facts) -> str:
+    """Where the application does not run, where that is not known, and where it runs again, as the end of a sentence."""
+    started = hosts_of(facts(run, "restart_result"))
+    names = still_down(run)
+    lost = [name for name in names if started.get(name, {}).get("lost")]
+    known = [name for name in names if name not in lost]
+    up = [name for name, host in started.items() if name not in names and host.get("running")]
+    parts = [f"the application does not run on {hosts(known)}"] if known else []
+    parts += [f"whether the application runs on {hosts(lost)} is not known"] if lost else []
+    parts += [f"it runs again on {hosts(up)}"] if up else []
+    return "; ".join(parts)
 
 
 def why_down(run: Facts) -> str:

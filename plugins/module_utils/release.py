@@ -12,6 +12,7 @@ import typing as t
 
 from .git import CheckoutFailed, Git, ReleaseRefused, one_line
 from .local_changes import bring_back, changed_files, named, refuse_changes, refuse_files_in_the_way, stash
+from .lost_host import is_lost
 from .submodules import Submodules
 
 if t.TYPE_CHECKING:
@@ -311,12 +312,13 @@ def _host_record(answer: Mapping[str, t.Any]) -> dict[str, t.Any]:
     names = ("ref", "commit", "previous_commit", "previous_branch", "stash")
     if "commit" not in answer:
         said = one_line(str(answer.get("msg") or "The module gave no answer."))
-        said = f"the host cannot be reached: {said}" if answer.get("unreachable") else said
-        return {**dict.fromkeys(names, ""), "changed": False, "failed": True, "message": said}
+        lost = is_lost(answer)
+        said = f"the host cannot be reached: {said}" if lost else said
+        return {**dict.fromkeys(names, ""), "changed": False, "failed": True, "lost": lost, "message": said}
     said = f"the code is at {answer['ref']} ({answer['commit'][:12]})"
     code = {name: answer.get(name, "") for name in names}
     message = said + ("." if answer["changed"] else ", as before.") + _aside(answer)
-    return {**code, "changed": answer["changed"], "failed": False, "message": message}
+    return {**code, "changed": answer["changed"], "failed": False, "lost": False, "message": message}
 
 
 def _aside(answer: Mapping[str, t.Any]) -> str:
@@ -331,12 +333,15 @@ def _aside(answer: Mapping[str, t.Any]) -> str:
 
 def _with_hosts(result: Mapping[str, t.Any], hosts: Mapping[str, dict[str, t.Any]]) -> dict[str, t.Any]:
     failed = {name: one for name, one in hosts.items() if one["failed"]}
+    lost = [name for name, one in failed.items() if one.get("lost")]
     return {
         **result,
         "skipped": False,
         "reason": "",
         "hosts": dict(hosts),
         "changed": any(one["changed"] for one in hosts.values()),
-        "failed": bool(failed),
+        # A host that is lost keeps no other from coming back. The stage restart leaves it alone, and fails for it.
+        "failed": len(failed) > len(lost),
+        "lost": lost,
         "message": " ".join(f"{name}: {one['message']}" for name, one in (failed or hosts).items()),
     }

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import typing as t
 
-from .outcome import Facts, facts, is_committed, is_swapped, plan_of, still_down, stopped_hosts
+from .outcome import Facts, facts, is_committed, is_swapped, plan_of, stopped_hosts
 from .phrases import (
     application_state,
     capital,
     count,
     database,
+    down,
     first_error,
     hosts,
     join,
@@ -159,7 +160,7 @@ def _needs_attention(run: Facts) -> str:
         return lines(
             first_error(run),
             join(
-                f"{capital(database(run))} is as it was before the run, but the application does not run on {hosts(still_down(run))}.",
+                f"{capital(database(run))} is as it was before the run, but {down(run)}.",
                 why_down(run),
             ),
             f"Start it: {restart_command(run)}",

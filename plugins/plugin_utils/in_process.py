@@ -15,10 +15,12 @@ import os
 import sys
 import typing as t
 
+from ansible.errors import AnsibleConnectionFailure
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.common.parameters import remove_values
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
+from ansible_collections.cypher.rollback.plugins.module_utils.lost_host import database_host
 
 if t.TYPE_CHECKING:
     import types
@@ -84,10 +86,7 @@ class EngineAction(ActionBase):
         """The module's result."""
         name = "cypher.rollback." + self.module.__name__.rpartition(".")[2]
         if not self.is_here(task_vars):
-            answer: dict[str, t.Any] = self._execute_module(
-                module_name=name, module_args=arguments, task_vars=task_vars
-            )
-            return answer
+            return self._run_there(name, arguments, task_vars)
 
         def make(**rules: t.Any) -> InProcessModule:
             return InProcessModule(arguments, bool(self._task.check_mode), **rules)
@@ -97,6 +96,21 @@ class EngineAction(ActionBase):
         except Exit as end:
             return end.result
         raise AssertionError(f"{name} ended without a result")
+
+    def _run_there(self, name: str, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
+        """The module's result from the task's host. One that is lost fails the task, where it is that of the play.
+
+        Ansible would drop the host, and with it everything that starts the application again and says what happened.
+        """
+        try:
+            answer: dict[str, t.Any] = self._execute_module(
+                module_name=name, module_args=arguments, task_vars=task_vars
+            )
+        except AnsibleConnectionFailure as err:
+            if self._task.delegate_to:
+                raise
+            return database_host(name.rpartition(".")[2], str(task_vars.get("inventory_hostname")), str(err))
+        return answer
 
     def is_here(self, task_vars: dict[str, t.Any]) -> bool:
         """Whether the module would run on this host, as this user, under this Python."""
