@@ -15,7 +15,7 @@ import os
 import typing as t
 
 from .connection import PASSFILE_PREFIX, client_environment
-from .exec_session import PlaceRefused, Session, local_environment
+from .exec_session import PlaceRefused, Session
 from .pg_tools import PROGRAMS, PgTools, RunningTool, ToolFailed, Tools, find_tools, fitting, parse_version
 
 if t.TYPE_CHECKING:
@@ -172,7 +172,7 @@ class _Executed(RunningTool):
     def __init__(self, session: Session, call: _Call, env: Mapping[str, str], keep_open: Sequence[int]) -> None:
         super().__init__(
             session.argv(*session.environment(env), *call.words),
-            local_environment(),
+            os.environ,
             keep_open,
             name=os.path.basename(call.words[0]),
             chdir=session.place.chdir,

@@ -12,7 +12,7 @@ import re
 import subprocess
 import typing as t
 
-from .application import SECRET_VARIABLES, without_passwords
+from .application import without_passwords
 from .errors import Refused
 
 if t.TYPE_CHECKING:
@@ -104,12 +104,12 @@ class Compose:
         return self._docker(["docker", "compose", *words], variables)
 
     def _docker(self, argv: list[str], variables: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        inherited = {name: value for name, value in os.environ.items() if name not in SECRET_VARIABLES}
         try:
             return subprocess.run(
                 argv,
                 cwd=self.folder,
-                env={**inherited, **(variables or {})},
+                # The compose file may take values from the environment, as it does where Ansible starts the services.
+                env={**os.environ, **(variables or {})},
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,

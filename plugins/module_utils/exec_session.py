@@ -17,7 +17,6 @@ import tarfile
 import tempfile
 import typing as t
 
-from .application import SECRET_VARIABLES
 from .errors import Refused
 from .pg_tools import ToolFailed
 
@@ -126,7 +125,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         return [*self.place.argv, *words]
 
     def _manner(self) -> dict[str, t.Any]:
-        return {"env": local_environment(), "cwd": self.place.chdir or None, "start_new_session": True}
+        return {"cwd": self.place.chdir or None, "start_new_session": True}
 
     def environment(self, env: Mapping[str, str]) -> list[str]:
         """Words before a program's own, so that it has the variables that mean something there, none of them secret."""
@@ -221,11 +220,6 @@ class Session(contextlib.AbstractContextManager["Session"]):
 
 #: Everything else, such as PGPASSFILE or PGSSLROOTCERT, names something of this host.
 _VARIABLES = ("LC_ALL", "PGDATABASE", "PGUSER", "PGSSLMODE", "PGOPTIONS", "PGCONNECT_TIMEOUT", "PGAPPNAME")
-
-
-def local_environment() -> dict[str, str]:
-    """The environment of the command itself: ours, without passwords."""
-    return {name: value for name, value in os.environ.items() if name not in SECRET_VARIABLES}
 
 
 def _plain(entry: tarfile.TarInfo) -> tarfile.TarInfo:

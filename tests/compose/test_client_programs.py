@@ -43,7 +43,9 @@ def place_of(project: ComposeProject, *argv: str, **others: t.Any) -> ExecPlace:
 
 def settings_of(project: ComposeProject) -> ConnectionSettings:
     values = project.values
-    return ConnectionSettings("127.0.0.1", int(values["DB_PORT"]), values["DB_NAME"], "postgres", values["DB_PASSWORD"])
+    return ConnectionSettings(
+        "127.0.0.1", int(values["ERP_DB_PORT"]), values["ERP_DB_NAME"], "postgres", values["ERP_DB_PASSWORD"]
+    )
 
 
 def request_of(project: ComposeProject, folder: Path, **others: t.Any) -> readiness.BackupRequest:
@@ -80,7 +82,7 @@ def test_a_backup_is_taken_read_back_and_restored(project: ComposeProject, tmp_p
     assert left_inside(project) == []
     assert "pg_dump" in seen.read_text(encoding="utf-8")
     assert "--jobs=2" in seen.read_text(encoding="utf-8")
-    assert project.values["DB_PASSWORD"] not in seen.read_text(encoding="utf-8")
+    assert project.values["ERP_DB_PASSWORD"] not in seen.read_text(encoding="utf-8")
 
     means = backup_levels.Means(settings_of(project), place=place_of(project))
     assert backup_levels.prove(taken.path, described, "restore", means) == backup_levels.Proof(True, "restore")

@@ -102,11 +102,8 @@ class ComposeProject:
         lines = self.environment_file.read_text(encoding="utf-8").splitlines()
         return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
 
-    def create(self, tag: str, **values: str) -> None:
-        """Write the project, a copy of Cypher ERP with its migrations, and build the release's image.
-
-        :param values: over those that are made up here: ports, names, password.
-        """
+    def create(self, tag: str) -> None:
+        """Write the project, a copy of Cypher ERP with its migrations, and build the release's image."""
         shutil.copytree(CYPHER_ERP, self.project, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(FILES / "compose.yaml", self.project)
         values = {
@@ -115,12 +112,11 @@ class ComposeProject:
             "PYTHON_IMAGE": PYTHON_IMAGE,
             "PULL_POLICY": PULL_POLICY,
             "APP_IMAGE": APP_IMAGE,
-            "DB_PORT": str(free_port()),
-            "DB_NAME": "cypher_erp",
-            "DB_PASSWORD": secrets.token_hex(8),
-            "APP_PORT": str(free_port()),
+            "ERP_DB_PORT": str(free_port()),
+            "ERP_DB_NAME": "cypher_erp",
+            "ERP_DB_PASSWORD": secrets.token_hex(8),
+            "ERP_APP_PORT": str(free_port()),
             "APP_TAG": build_image(tag),
-            **values,
         }
         lines = ["# Written for this machine.", *(f"{name}={value}" for name, value in values.items())]
         self.environment_file.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -146,7 +142,7 @@ class ComposeProject:
 
     def create_database(self, upto: str, orders: int = 50) -> None:
         """A migrated database with data."""
-        self.execute(f'CREATE DATABASE "{self.values["DB_NAME"]}"', "postgres")
+        self.execute(f'CREATE DATABASE "{self.values["ERP_DB_NAME"]}"', "postgres")
         self.migrate(upto)
         with contextlib.closing(self.connect()) as connection:
             data.load(connection, orders=orders, upto=upto)
@@ -188,7 +184,7 @@ class ComposeProject:
     def health(self) -> dict[str, t.Any]:
         """What the application says of itself; empty where nobody answers."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.values['APP_PORT']}/health", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.values['ERP_APP_PORT']}/health", timeout=5) as answer:
                 return dict(json.load(answer))
         except OSError:
             return {}
@@ -198,10 +194,10 @@ class ComposeProject:
         values = self.values
         return psycopg2.connect(
             host="127.0.0.1",
-            port=values["DB_PORT"],
-            dbname=dbname or values["DB_NAME"],
+            port=values["ERP_DB_PORT"],
+            dbname=dbname or values["ERP_DB_NAME"],
             user="postgres",
-            password=values["DB_PASSWORD"],
+            password=values["ERP_DB_PASSWORD"],
         )
 
     def execute(self, statement: str, dbname: str = "") -> list[tuple[t.Any, ...]]:
@@ -218,6 +214,13 @@ class ComposeProject:
             return {}
         done = subprocess.run(["docker", "inspect", *ids], check=True, capture_output=True, text=True)
         return {found["Config"]["Labels"]["com.docker.compose.service"]: found for found in json.loads(done.stdout)}
+
+    def looks(self) -> dict[str, dict[str, str]]:
+        """Id, image and time of the last start of every service's container."""
+        return {
+            name: {"id": found["Id"], "image": found["Config"]["Image"], "started": found["State"]["StartedAt"]}
+            for name, found in self.containers().items()
+        }
 
     def reset(self, release: str) -> None:
         """A new database at a release with data, the application on it, and no other database."""
@@ -245,17 +248,17 @@ class ComposeProject:
             "ansible_connection": "local",
             "ansible_python_interpreter": sys.executable,
             "rollback_db_host": "127.0.0.1",
-            "rollback_db_port": int(values["DB_PORT"]),
-            "rollback_db_name": values["DB_NAME"],
+            "rollback_db_port": int(values["ERP_DB_PORT"]),
+            "rollback_db_name": values["ERP_DB_NAME"],
             "rollback_db_user": "postgres",
-            "rollback_db_password": values["DB_PASSWORD"],
+            "rollback_db_password": values["ERP_DB_PASSWORD"],
             "rollback_project_dir": str(self.project),
             "rollback_backup_dir": str(self.backups),
             "rollback_app_driver": "docker_compose",
             "rollback_app_services": ["app"],
-            "rollback_app_timeout": 6,
+            "rollback_app_timeout": 20,
             "rollback_pg_exec": ["docker", "compose", "exec", "-T", "db"],
-            "rollback_smoke_tests": [{"name": "health", "url": f"http://127.0.0.1:{values['APP_PORT']}/health"}],
+            "rollback_smoke_tests": [{"name": "health", "url": f"http://127.0.0.1:{values['ERP_APP_PORT']}/health"}],
             **self.settings,
         }
         hosts: dict[str, t.Any] = {"cypher1": {}}
@@ -275,19 +278,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--up", type=Path)
     parser.add_argument("--down", type=Path)
+    parser.add_argument("--look", type=Path, help="print id, image and last start of every container")
     parser.add_argument("--problem", action="store_true", help="say why there is no engine to test with")
     parser.add_argument("--release", default="0003")
-    parser.add_argument("--set", action="append", default=[], help="NAME=VALUE of the project's .env")
+    parser.add_argument("--image", action="append", default=[], help="a further release whose image is built")
     arguments = parser.parse_args()
     if arguments.problem:
         print(engine_problem())
     elif arguments.down:
         ComposeProject(arguments.down).destroy()
+    elif arguments.look:
+        print(json.dumps(ComposeProject(arguments.look).looks()))
     else:
+        for release in arguments.image:
+            build_image(release)
         project = ComposeProject(arguments.up)
-        project.create(arguments.release, **dict(value.split("=", 1) for value in arguments.set))
+        project.create(arguments.release)
         project.start_database(arguments.release)
         project.start()
+        project.write_inventory(project.folder / "hosts.yml")
 
 
 if __name__ == "__main__":
