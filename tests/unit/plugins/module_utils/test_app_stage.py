@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+import json
 import typing as t
 
 import pytest
-from ansible_collections.cypher.rollback.plugins.module_utils.app_stage import note, units_of
+from ansible_collections.cypher.rollback.plugins.module_utils.app_stage import note, refusals, units_of
 
 BLANK: dict[str, t.Any] = {"hosts": {}, "changed": False, "failed": False, "message": "", "to_restart": []}
 STOPPED = {"was_running": True, "running": False, "attempted": True, "changed": True, "message": "Stopped."}
@@ -213,3 +214,32 @@ def test_a_compose_service_that_runs_but_did_not_get_healthy_is_a_failure() -> N
 
 def test_the_units_of_the_command_driver_have_no_name() -> None:
     assert list(units_of(command(STOPPED))) == [""]
+
+
+def listed(**services: tuple[str, int]) -> list[str]:
+    return [json.dumps({"Service": name, "State": state, "ExitCode": code}) for name, (state, code) in services.items()]
+
+
+def test_a_compose_service_that_had_to_be_killed_is_a_warning() -> None:
+    after = listed(db=("running", 0), web=("exited", 0), worker=("exited", 137), old=("exited", 137))
+    result = note(BLANK, "stop", "app1", compose(["web", "worker", "db"], {"changed": True}, after))
+    assert (result["failed"], result["to_restart"]) == (False, ["app1/web", "app1/worker"])
+    [warning] = result["warnings"]
+    assert warning.startswith("app1: worker did not end by itself")
+    assert "rollback_app_timeout" in warning
+
+
+def test_a_compose_service_that_is_up_again_in_any_way_is_a_failure() -> None:
+    for state in ("running", "restarting", "paused"):
+        result = note(BLANK, "stop", "app1", compose(["web"], {"changed": True}, listed(web=(state, 0))))
+        assert result["failed"], state
+
+
+def test_every_host_that_says_something_against_it_is_named() -> None:
+    answers = [
+        {"ansible_loop_var": "host", "host": "app1", "services": {}},
+        {"ansible_loop_var": "host", "host": "app2", "msg": "No engine.", "outcome": "refused"},
+        {"ansible_loop_var": "host", "host": "app3", "unreachable": True, "msg": "timed out"},
+        {"ansible_loop_var": "host", "host": "app4", "skipped": True},
+    ]
+    assert refusals(answers) == ["app2: No engine.", "app3: the host cannot be reached: timed out"]

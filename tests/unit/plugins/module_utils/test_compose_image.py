@@ -1,0 +1,106 @@
+# Copyright (c) 2026, the cypher.rollback authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The line of a project's .env that names its image, and every byte beside it; what the stage notes of it."""
+
+from __future__ import annotations
+
+import typing as t
+
+import pytest
+from ansible_collections.cypher.rollback.plugins.module_utils.compose import ComposeRefused, entries
+from ansible_collections.cypher.rollback.plugins.module_utils.compose_image import (
+    ImageWanted,
+    change_image,
+    find_line,
+    with_value,
+)
+from ansible_collections.cypher.rollback.plugins.module_utils.image_stage import (
+    image_plan,
+    note_image,
+    note_image_undo,
+)
+
+ANSWER: dict[str, t.Any] = {
+    "ansible_loop_var": "host",
+    "host": "app1",
+    "variable": "TAG",
+    "image": "v1",
+    "previous_image": "v2",
+    "images": {"web": {"before": "shop:v2", "after": "shop:v1"}},
+    "stale": ["web"],
+    "changed": True,
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "changed"),
+    [
+        ("TAG=v2", "v2", "TAG=new"),
+        ("A=1\nTAG=v2\nTAGS=v2\n# TAG=v0\n", "v2", "A=1\nTAG=new\nTAGS=v2\n# TAG=v0\n"),
+        ("  export TAG = v2  # the shop\r\nB=2\r\n", "v2", "  export TAG = new  # the shop\r\nB=2\r\n"),
+        ("TAG='v2' # quoted\n", "v2", "TAG='new' # quoted\n"),
+        ('TAG="v2"\n', "v2", 'TAG="new"\n'),
+        ("TAG=\nB=2\n", "", "TAG=new\nB=2\n"),
+        ("TAG=registry:5000/shop@sha256:ab#c\n", "registry:5000/shop@sha256:ab#c", "TAG=new\n"),
+        ("B='ä'\nTAG=v2\n", "v2", "B='ä'\nTAG=new\n"),
+    ],
+)
+def test_only_the_value_on_that_line_changes(text: str, value: str, changed: str) -> None:
+    line = find_line(text, "TAG")
+    assert line.value == value
+    assert with_value(text, line, "new") == changed
+
+
+@pytest.mark.parametrize("text", ["", "TAGS=v2\n", "#TAG=v2\n", "TAG=v1\nTAG=v2\n"])
+def test_a_variable_that_is_not_defined_once_is_refused(text: str) -> None:
+    with pytest.raises(ComposeRefused, match="rollback_image_variable"):
+        find_line(text, "TAG")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "named"),
+    [
+        ("", "v1", "rollback_image_variable"),
+        ("A-B", "v1", "rollback_image_variable"),
+        ("TAG", "v1\nX=1", "rollback_previous_image"),
+        ("TAG", "${X}", "rollback_previous_image"),
+        ("PATH", "v1", "PATH"),
+    ],
+)
+def test_what_means_nothing_is_refused_before_anything_is_asked(variable: str, value: str, named: str) -> None:
+    with pytest.raises(ComposeRefused, match=named):
+        change_image(ImageWanted("/nowhere", variable, value, ["web"]))
+
+
+def test_the_plan_names_the_image_beside_the_code() -> None:
+    plan = image_plan({"app1": {"ref": "v1", "message": "app1: the code will be v1."}}, [ANSWER, {"skipped": True}])
+    assert plan["app1"]["ref"] == "v1"
+    assert plan["app1"]["message"].startswith("app1: the code will be v1. app1: TAG will be v1, instead of v2")
+    assert "which it is already" in image_plan({}, [{**ANSWER, "previous_image": "v1"}])["app1"]["message"]
+
+
+def test_the_image_is_noted_beside_the_code_and_taken_back() -> None:
+    blank: dict[str, t.Any] = {"skipped": True, "hosts": {}, "changed": False, "failed": False, "message": ""}
+    noted = note_image(blank, "app1", ANSWER, {})
+    assert (noted["skipped"], noted["changed"], noted["failed"]) == (False, True, False)
+    assert noted["hosts"]["app1"] | {"previous_image": "v2", "stale": ["web"]} == noted["hosts"]["app1"]
+    # A run that goes on where another died finds the image changed already.
+    resumed = note_image(blank, "app1", {**ANSWER, "previous_image": "v1", "changed": False}, {"previous_image": "v2"})
+    assert (resumed["changed"], resumed["hosts"]["app1"]["previous_image"]) == (True, "v2")
+    back = note_image_undo(noted, [{**ANSWER, "image": "v2", "previous_image": "v1", "stale": []}])
+    assert (back["changed"], back["hosts"]["app1"]["undone"], back["hosts"]["app1"]["stale"]) == (False, True, [])
+    assert back["message"] == "app1: TAG is v2 again."
+    failed = note_image(blank, "app1", {"msg": "No\nroom.", "failed": True}, {})
+    assert (failed["failed"], failed["message"]) == (True, "app1: No room.")
+    assert note_image_undo(noted, [{"skipped": True}]) == noted
+    assert note_image_undo(noted, [{**failed, "ansible_loop_var": "h", "h": "app1", "msg": "No."}])["failed"]
+
+
+def test_what_compose_lists_is_read_from_lines_and_from_one_list() -> None:
+    assert entries('time="now" level=warning\n{"Service": "a"}\n{"Service": "b"}\n') == [
+        {"Service": "a"},
+        {"Service": "b"},
+    ]
+    assert entries('[{"Service": "a"}]\n') == [{"Service": "a"}]
+    assert entries("") == []
