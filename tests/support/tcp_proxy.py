@@ -22,12 +22,20 @@ class TcpProxy:
 
     :param cut: when to cut the first connection that sends COMMIT; ``None``, never.
     :param refuse_afterwards: take no connection after the cut.
+    :param listen: address of this end.
     """
 
-    host = "127.0.0.1"
-
-    def __init__(self, host: str, port: int, *, cut: Moment | None = None, refuse_afterwards: bool = False) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        cut: Moment | None = None,
+        refuse_afterwards: bool = False,
+        listen: str = "127.0.0.1",
+    ) -> None:
         self._target = (host, port)
+        self.host = listen
         self._cut = cut
         self._refuse_afterwards = refuse_afterwards
         self._listener = socket.create_server((self.host, 0))
