@@ -25,11 +25,9 @@ def playbook(run: Facts, name: str, /, **extra: t.Any) -> str:
     :param extra: extra variables; those without a value are left out.
     """
     inventory = [f"-i {shlex.quote(visible(source))}" for source in run.get("inventory") or []]
-    narrowed = (
-        [f"-e {shlex.quote('rollback_hosts=' + str(run['host']))}"]
-        if run.get("one_of_many") and run.get("host")
-        else []
-    )
+    # The setting narrows the application's hosts as well, and without them it would run on.
+    own = ",".join(dict.fromkeys([str(run.get("host") or ""), *map(str, run.get("app_hosts") or [])]))
+    narrowed = [f"-e {shlex.quote('rollback_hosts=' + own)}"] if run.get("one_of_many") and run.get("host") else []
     given = [f"-e {shlex.quote(_given(key, value))}" for key, value in extra.items() if value not in (None, "")]
     return " ".join(["ansible-playbook", *inventory, f"cypher.rollback.{name}", *given, *narrowed])
 

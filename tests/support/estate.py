@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import subprocess
 import sys
 import typing as t
 
-from tests.support.runbook import Project
+from tests.support.documentation import command
+from tests.support.runbook import LIMIT_SECONDS, Project, Run
 from tests.support.tcp_proxy import TcpProxy
 
 if t.TYPE_CHECKING:
@@ -127,6 +130,22 @@ class Estate(Project):
         groups = {"erp_db": {"hosts": databases}, "erp_app": {"hosts": apps}}
         path.write_text(json.dumps({"all": {"vars": self.settings, "children": groups}}), encoding="utf-8")
         return path
+
+    def follow(self, name: str) -> Run:
+        """Run a command of the guide as a person who has its inventory; where several reports are written, see ``reports``."""
+        self.inventory().rename(self.folder / "hosts.yml")
+        path = f"{os.path.dirname(sys.executable)}:{os.environ.get('PATH', os.defpath)}"
+        done = subprocess.run(
+            ["sh", "-e", "-c", command("guide_several_hosts", name)],
+            cwd=self.folder,
+            env={**self.environment(), "PATH": path},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_SECONDS,
+            check=False,
+        )
+        return Run(done.returncode, done.stdout + done.stderr, None, self.folder)
 
     def run_folders(self) -> list[Path]:
         """Folders of the runs of all databases so far."""
