@@ -253,11 +253,7 @@ def _up(folder: Path, names: list[str], port: int) -> int:
     hosts = SshHosts(folder, names)
     try:
         hosts.up()
-        with (folder / "relay.log").open("wb") as log:
-            relay = subprocess.Popen(
-                [sys.executable, "-m", "tests.support.ssh_hosts", "--relay-to", str(port), "--listen", hosts.gateway],
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, start_new_session=True, text=True,
-            )  # fmt: skip
+        relay = _start_relay(hosts.gateway, port)
         assert relay.stdout is not None
         relayed = int(relay.stdout.readline())
         (folder / "state.json").write_text(json.dumps({**hosts.state(), "relay": relay.pid}), encoding="utf-8")
@@ -267,6 +263,15 @@ def _up(folder: Path, names: list[str], port: int) -> int:
     found = {"gateway": hosts.gateway, "port": relayed, "hosts": {name: hosts.variables(name) for name in names}}
     (folder / "ssh.json").write_text(json.dumps(found), encoding="utf-8")
     return 0
+
+
+def _start_relay(address: str, port: int) -> subprocess.Popen[str]:
+    """A process that outlives this one; the first line that it writes is its port."""
+    command = [sys.executable, "-m", "tests.support.ssh_hosts", "--relay-to", str(port), "--listen", address]
+    nothing = subprocess.DEVNULL
+    return subprocess.Popen(
+        command, stdin=nothing, stdout=subprocess.PIPE, stderr=nothing, start_new_session=True, text=True
+    )
 
 
 def _relay(address: str, port: int) -> int:
