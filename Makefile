@@ -6,7 +6,7 @@ SETUP := $(PYTHON) tests/setup_venv.py
 ANSIBLE_TEST ?= ansible-test
 export ANSIBLE_TEST
 
-.PHONY: help setup setup-dev setup-postgres server demo bench lint test molecule docs release clean
+.PHONY: help setup setup-dev setup-postgres server demo bench lint test molecule matrix docs release clean
 
 help:
 	@echo "make demo            roll a migration of a small shop back, on a PostgreSQL server of its own"
@@ -15,6 +15,7 @@ help:
 	@echo "make molecule        the scenarios of molecule/; one alone with SCENARIO=undo"
 	@echo "make docs            the documentation site, in build/docs"
 	@echo "make release         every gate, then the release of galaxy.yml's version, in dist"
+	@echo "make matrix          the runbooks on each ansible-core, Python and PostgreSQL; writes README's table of versions"
 	@echo "make bench           how long the stages take"
 	@echo "make setup           .venv, for .venv/bin/ansible-playbook playbooks/rollback.yml"
 	@echo "make setup-dev       the tools of lint and test"
@@ -57,6 +58,11 @@ docs: setup-dev
 GATES ?= test
 release: setup-dev setup-postgres
 	@$(VENV_PYTHON) -m tests.release --gates $(GATES)
+
+# The interpreters of 3.11 to 3.13 are those on PATH, and pyenv's.
+matrix: setup
+	@$(SETUP) postgres matrix
+	@$(VENV_PYTHON) -m tests.support.matrix run
 
 clean:
 	rm -rf .venv .cache build dist .ansible .coverage .pytest_cache .mypy_cache .ruff_cache

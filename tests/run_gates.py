@@ -21,7 +21,7 @@ import tempfile
 
 import yaml
 
-from tests.support.gates import Gate, Runner, print_table
+from tests.support.gates import Gate, Runner, memory_folder, print_table
 from tests.support.postgres_server import exit_on_sigterm, find_installation, find_installations, free_port
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
@@ -63,13 +63,15 @@ def main() -> int:
     options = parser.parse_args()
     exit_on_sigterm()
     (REPOSITORY / ".cache").mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="rollback-gates-") as folder:
-        copy = copy_collection(pathlib.Path(folder))
-        gates = lint_gates(copy) + (test_gates(copy, pathlib.Path(folder)) if options.level == "test" else [])
+    with tempfile.TemporaryDirectory(prefix="rollback-gates-", dir=memory_folder()) as folder:
+        scratch = pathlib.Path(folder)
+        copy = copy_collection(scratch)
+        gates = lint_gates(copy) + (test_gates(copy, scratch) if options.level == "test" else [])
         unknown = set(options.only) - {gate.name for gate in gates}
         if unknown:
             parser.error(f"no such gate: {', '.join(sorted(unknown))}; there are {', '.join(g.name for g in gates)}")
-        runner = Runner(REPOSITORY / ".cache" / "gates", environment)
+        inherited = environment(temporary_folder(scratch))
+        runner = Runner(REPOSITORY / ".cache" / "gates", lambda gate: {**inherited, **gate.environment})
         results = runner.run([gate for gate in gates if not options.only or gate.name in options.only])
     print_table(results)
     return int(any(result.status == "failed" for result in results))
@@ -211,11 +213,20 @@ def molecule_gate() -> Gate:
     )
 
 
-def environment(gate: Gate) -> dict[str, str]:
+def temporary_folder(scratch: pathlib.Path) -> pathlib.Path:
+    """Where the gates have their temporary files: servers run as another user, who may pass through to its own."""
+    temporary = scratch / "tmp"
+    for folder in (scratch, temporary):
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o711)
+    return temporary
+
+
+def environment(temporary: pathlib.Path) -> dict[str, str]:
     """The tools of ``.venv`` first, and no Ansible setting of the person who runs this."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "MOLECULE_"))}
     path = os.pathsep.join([str(BIN), os.environ.get("PATH", os.defpath)])
-    return {**inherited, "PATH": path, "VIRTUAL_ENV": str(BIN.parent), "NO_COLOR": "1", **gate.environment}
+    return {**inherited, "PATH": path, "VIRTUAL_ENV": str(BIN.parent), "NO_COLOR": "1", "TMPDIR": str(temporary)}
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 # Copyright (c) 2026, the cypher.rollback authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Set up ``.venv``: ``setup_venv.py run dev postgres``, quick when nothing is missing.
+"""Set up ``.venv``: ``setup_venv.py run dev postgres matrix``, quick when nothing is missing.
 
 Runs under the system's own Python, so the standard library is all it uses. ``run`` is what the playbooks need, ``dev``
-what the gates need, ``postgres`` the servers packaged for Python.
+what the gates need, ``postgres`` the servers packaged for Python, ``matrix`` nox and further such servers.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ PARTS = {
     "run": ("requirements.txt", "tests/requirements-run.txt", "tests/requirements-collections.txt"),
     "dev": ("requirements.txt", "tests/requirements-run.txt", "tests/requirements-dev.txt"),
     "postgres": ("tests/requirements-postgres.txt",),
+    "matrix": ("tests/requirements-nox.txt", "tests/requirements-postgres-older.txt"),
 }
 
 #: Taken out of the package "ansible", which is 550 MB when it is installed as a whole.
@@ -80,7 +81,7 @@ def with_lock(parts: list[str]) -> None:
         fcntl.flock(folder, fcntl.LOCK_EX)
         for part in missing(parts):
             print(f"setup: {part}", flush=True)
-            {"run": set_up_run, "dev": set_up_dev, "postgres": set_up_postgres}[part]()
+            {"run": set_up_run, "dev": set_up_dev, "postgres": set_up_postgres, "matrix": set_up_matrix}[part]()
             write_stamp(part)
     finally:
         os.close(folder)
@@ -220,23 +221,32 @@ def set_up_dev() -> None:
 
 
 def set_up_postgres() -> None:
-    """Each packaged server in a folder named after its major version. One that has no wheel here is left out."""
-    lines = (REPOSITORY / "tests/requirements-postgres.txt").read_text(encoding="utf-8").splitlines()
-    requirements = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    installed = [requirement for requirement in requirements if install_server(requirement)]
-    if not installed:
+    """The newest packaged servers."""
+    if not install_servers("tests/requirements-postgres.txt"):
         raise SetupError("no packaged PostgreSQL runs on this platform: install PostgreSQL from your distribution.")
+
+
+def set_up_matrix() -> None:
+    """What makes an environment a combination of versions, and the older packaged servers."""
+    pip("install", "--requirement", REPOSITORY / "tests/requirements-nox.txt")
+    install_servers("tests/requirements-postgres-older.txt")
+
+
+def install_servers(name: str) -> list[str]:
+    """Install each packaged server of a requirement file in a folder of its own; those that have a wheel here."""
+    lines = (REPOSITORY / name).read_text(encoding="utf-8").splitlines()
+    requirements = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    return [requirement for requirement in requirements if install_server(requirement)]
 
 
 def install_server(requirement: str) -> bool:
     """Install one packaged server; False where the registry has none for this platform."""
-    major = requirement.partition("==")[2].partition(".")[0]
-    target = VENV / "postgres" / major
+    target = VENV / "postgres" / requirement.partition("==")[0]
     shutil.rmtree(target, ignore_errors=True)
     try:
         pip("install", "--no-deps", "--only-binary=:all:", "--no-compile", "--target", target, requirement)
     except subprocess.CalledProcessError:
-        print(f"setup: {requirement} cannot be installed here; going on without PostgreSQL {major}.", file=sys.stderr)
+        print(f"setup: {requirement} cannot be installed here; going on without it.", file=sys.stderr)
         return False
     return True
 
