@@ -100,8 +100,8 @@ def fetch(url: str, seconds: float, headers: Mapping[str, str] | None = None, fo
 def _open(url: str, seconds: float, headers: Mapping[str, str], follow: bool, deadline: float) -> tuple[int, str]:
     parts = urllib.parse.urlsplit(url)
     user, at, host = parts.netloc.rpartition("@")
-    # The scheme is http or https: url_problem() has looked.
-    request = urllib.request.Request(urllib.parse.urlunsplit(parts._replace(netloc=host, fragment="")))  # noqa: S310
+    address = urllib.parse.urlunsplit(parts._replace(netloc=host, fragment=""))
+    request = urllib.request.Request(address)  # noqa: S310 - url_problem() has looked: the scheme is http or https
     request.add_header("User-Agent", "cypher.rollback")
     if at:
         # Unredirected: a redirect to elsewhere does not get them.

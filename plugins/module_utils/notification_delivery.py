@@ -186,8 +186,7 @@ def _request(settings: Mapping[str, t.Any], body: bytes) -> urllib.request.Reque
         headers["Authorization"] = basic_authorization(user)
     headers |= {str(key): str(value) for key, value in (settings.get("headers") or {}).items()}
     url = urllib.parse.urlunsplit((parts.scheme, place, parts.path or "/", parts.query, ""))
-    # The scheme was judged with the settings: http or https.
-    return urllib.request.Request(url, body, headers, method="POST")  # noqa: S310
+    return urllib.request.Request(url, body, headers, method="POST")  # noqa: S310 - judged with the settings: http or https
 
 
 def _broken(err: Exception, deadline: Deadline) -> NotDelivered:

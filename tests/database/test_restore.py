@@ -564,7 +564,7 @@ class FakeModule:
     """An AnsibleModule that raises what it would print."""
 
     def __init__(self, params: dict[str, t.Any], check_mode: bool = False) -> None:
-        self.params, self.check_mode, self.warnings = params, check_mode, []  # type: ignore[var-annotated]
+        self.params, self.check_mode, self.warnings = params, check_mode, []  # type: ignore[var-annotated]  # a list for texts
 
     def warn(self, text: str) -> None:
         self.warnings.append(text)

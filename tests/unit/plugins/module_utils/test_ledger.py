@@ -59,7 +59,7 @@ def table_ledger(*rows: str, privileges: tuple[str, ...] = ("SELECT", "DELETE"))
 
 
 def test_a_table_tells_what_is_applied() -> None:
-    found, _cursor = table_ledger("3", "0099", None)  # type: ignore[arg-type]
+    found, _cursor = table_ledger("3", "0099", None)  # type: ignore[arg-type]  # asked no question here
     state = found.state(ORDERS, None)
     assert (state.state, state.evidence()) == (ledger.APPLIED, "a row in done")
     assert found.unknown_versions() == ["0099"]
