@@ -16,6 +16,7 @@ import os
 import pathlib
 import shlex
 import shutil
+import subprocess
 import sys
 import tempfile
 
@@ -49,6 +50,12 @@ OF_EVERY_MAJOR = ("test_backup", "test_catalog", "test_cypher_erp", "test_execut
 
 #: Tests wait for servers more than they compute. Each process has a server of its own, and every test a database.
 PARALLEL = ("--numprocesses=3", "--dist=worksteal")
+
+#: What tells why a scenario that includes this file cannot be run here, as the scenario itself asks; silent where it can.
+NEEDS = {
+    "needs_docker.yml": ("tests.support.compose_project", "--problem"),
+    "needs_hosts.yml": ("tests.support.ssh_hosts", "--missing"),
+}
 
 #: Lanes run side by side. Two for what computes on one processor, apart by what they write: the checkout or its copy; one for
 #: the tests, which have several processes; one for what mostly waits, for hosts that are cut off and services that start.
@@ -210,7 +217,22 @@ def molecule_gate() -> Gate:
         WAITING,
         environment={"MOLECULE_GLOB": "molecule/*/molecule.yml", "APP_PORT": str(free_port())},
         skipped="" if scenarios else "molecule/ holds no scenarios",
+        remark="; ".join(filter(None, map(why_skipped, scenarios))),
     )
+
+
+def why_skipped(scenario: str) -> str:
+    """The scenario and why it skips itself on this machine; nothing where it runs."""
+    converge = REPOSITORY / "molecule" / scenario / "converge.yml"
+    text = converge.read_text(encoding="utf-8") if converge.exists() else ""
+    for needed, (module, option) in NEEDS.items():
+        if needed in text:
+            asked = subprocess.run(
+                [sys.executable, "-m", module, option], cwd=REPOSITORY, capture_output=True, text=True, check=False
+            )
+            if asked.stdout.strip() or asked.returncode:
+                return f"{scenario} skipped: {(asked.stdout or asked.stderr).strip()}"
+    return ""
 
 
 def temporary_folder(scratch: pathlib.Path) -> pathlib.Path:

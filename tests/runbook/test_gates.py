@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import run_gates
 from tests.support.gates import Gate, Result, Runner, print_table
 from tests.support.runbook import REPOSITORY, wait_until
 
@@ -108,6 +109,7 @@ def test_time_on_the_processor_counts_also_what_a_gate_starts(tmp_path: Path) ->
 def test_an_interruption_ends_what_runs_and_shows_what_it_wrote(tmp_path: Path) -> None:
     program = f"""
 import os, pathlib, sys
+from tests import run_gates
 from tests.support.gates import Gate, Runner
 from tests.support.postgres_server import exit_on_sigterm
 exit_on_sigterm()
@@ -129,3 +131,16 @@ Runner(pathlib.Path("{tmp_path}/logs"), lambda gate: dict(os.environ)).run(gates
     assert output.count("so far") == 2
     assert not (tmp_path / "later").exists()
     assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+def test_a_scenario_that_skips_itself_is_named_with_the_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder = tmp_path / "molecule" / "containers"
+    folder.mkdir(parents=True)
+    folder.joinpath("converge.yml").write_text("- import_tasks: ../shared/tasks/needs_docker.yml\n", encoding="utf-8")
+    tmp_path.joinpath("no_engine.py").write_text("print('Docker does not answer.')\n", encoding="utf-8")
+    tmp_path.joinpath("engine.py").write_text("", encoding="utf-8")
+    monkeypatch.setattr(run_gates, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(run_gates, "NEEDS", {"needs_docker.yml": ("no_engine", "--problem")})
+    assert run_gates.why_skipped("containers") == "containers skipped: Docker does not answer."
+    monkeypatch.setattr(run_gates, "NEEDS", {"needs_docker.yml": ("engine", "--problem")})
+    assert run_gates.why_skipped("containers") == run_gates.why_skipped("none") == ""
