@@ -77,9 +77,10 @@ def of_job(results: Mapping[str, Mapping[str, t.Any]], version: t.Any = "") -> d
 
     :param results: as :func:`ended` gives it, one entry a database.
     :param version: the migration that was asked for, where a report names none.
-    :returns: ``rollback_outcome``, ``rollback_run_id``, ``rollback_version``, ``rollback_report`` (path of the report,
+    :returns: ``rollback_outcome``, ``rollback_run`` (its id), ``rollback_version``, ``rollback_report`` (path of the report,
         empty where none was written), ``rollback_message`` (one line) and ``rollback_backup``, all of the database that
-        ended worst; with several databases also ``rollback_outcomes``, by host.
+        ended worst; with several databases also ``rollback_outcomes``, by host. None of them is the name of a setting: the
+        next node would take it for one, and ``rollback_run_id`` would give its run the name of this one.
     """
     outcomes = {host: outcome_of(result) for host, result in results.items()}
     bad = worst(outcomes.values())
@@ -88,7 +89,7 @@ def of_job(results: Mapping[str, Mapping[str, t.Any]], version: t.Any = "") -> d
     written = "" if report.get("check_mode") else report.get("report_path") or ""
     left = {
         "rollback_outcome": bad,
-        "rollback_run_id": str(report.get("run_id") or ""),
+        "rollback_run": str(report.get("run_id") or ""),
         "rollback_version": _version(report, version),
         "rollback_report": str(written),
         "rollback_message": one_line(result.get("message")),

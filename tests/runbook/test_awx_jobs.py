@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import secrets
 import stat
-import time
 import typing as t
 
 import pytest
@@ -46,7 +45,6 @@ class Life:
     rollback: Job | None = None
     after_rollback: t.Any = None
     unanswered: Job | None = None
-    unanswered_seconds: float = 0
     after_unanswered: t.Any = None
     emergency: Job | None = None
     after_emergency: t.Any = None
@@ -93,9 +91,7 @@ def lived(life: Life, application: Application, controller: Controller) -> Life:
     life.after_rollback = life.state(application)
     application.release_file.write_text("0003\n", encoding="utf-8")
     emergency = {"backup": "", "version": "", "tables": "", "rollback_hosts": "", "resume": "", "abandon": ""}
-    began = time.monotonic()
     life.unanswered = controller.launch("emergency_rollback.yml", {"confirm": "", **emergency})
-    life.unanswered_seconds = time.monotonic() - began
     life.after_unanswered = life.state(application)
     life.emergency = controller.launch("emergency_rollback.yml", {"confirm": "yes", **emergency})
     life.after_emergency = life.state(application)
@@ -138,8 +134,8 @@ def test_the_rollback_after_the_preview_is_a_run_of_its_own(life: Life) -> None:
 
 def test_nobody_is_waited_for_at_the_terminal_of_a_job(life: Life) -> None:
     unanswered = job(life.unanswered)
+    # One that waits is ended after a while, and is not a failed one but a "timeout".
     assert unanswered.status == "failed", unanswered.stdout
-    assert life.unanswered_seconds < 120
     assert life.after_unanswered[:2] == life.after_rollback[:2]
     assert unanswered.artifacts["rollback_outcome"] == "refused"
     assert "answer its question confirm with yes" in unanswered.artifacts["rollback_message"]

@@ -5,21 +5,24 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 import typing as t
+from pathlib import Path
 
 import pytest
 import yaml
 from ansible_collections.cypher.rollback.plugins.module_utils.answers import is_yes
+from ansible_collections.cypher.rollback.plugins.module_utils.artifacts import of_job
 from ansible_collections.cypher.rollback.plugins.module_utils.severity import ACTIONS
 from ansible_collections.cypher.rollback.plugins.modules import db_backup_info
 
 from tests.support.awx_server import survey_problem
+from tests.support.documentation import blocks, command
 from tests.support.runbook import REPOSITORY
 from tests.support.settings_table import settings
-
-if t.TYPE_CHECKING:
-    from pathlib import Path
 
 Item = dict[str, t.Any]
 
@@ -142,6 +145,11 @@ def test_the_surveys_have_the_extra_variables_of_the_contract() -> None:
     assert set(names) <= asked
 
 
+def test_what_a_job_leaves_to_the_next_is_no_setting_of_it() -> None:
+    left = of_job({host: {"report": {}, "message": ""} for host in ("db1", "db2")})
+    assert set(left) & (set(settings()) | set(EXTRA)) == set()
+
+
 def test_what_the_credential_gives_is_what_the_settings_read() -> None:
     injected = TABLE["__awx_templates_credential_injectors"]
     fields = [field["id"] for field in TABLE["__awx_templates_credential_inputs"]["fields"]]
@@ -150,3 +158,55 @@ def test_what_the_credential_gives_is_what_the_settings_read() -> None:
     read = re.findall(r"lookup\('cypher\.rollback\.secret_file', '(\w+)'\)", defaults)
     assert list(injected["env"]) == read
     assert [value for value in injected["env"].values() if "filename" not in value] == []
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> dict[str, str]:
+    """An environment of somebody who has the collection installed for himself."""
+    installed = tmp_path / ".ansible" / "collections" / "ansible_collections" / "cypher" / "rollback"
+    installed.parent.mkdir(parents=True)
+    installed.symlink_to(REPOSITORY, target_is_directory=True)
+    names = {f"GIT_{who}_{what}": "dana@example.com" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return {**os.environ, **names, "HOME": str(tmp_path), "PATH": path}
+
+
+def follow(name: str, home: dict[str, str]) -> None:
+    """Run a command of the guide."""
+    done = subprocess.run(
+        ["bash", "-e", "-c", command("guide_awx", name)],
+        cwd=home["HOME"],
+        env=home,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_project_of_the_guide_is_the_whole_one(home: dict[str, str]) -> None:
+    follow("project", home)
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=Path(home["HOME"]) / "awx-project", capture_output=True, text=True, check=True
+    )
+    files = {str(path.relative_to(PROJECT)) for path in PROJECT.rglob("*") if path.is_file()}
+    assert set(listed.stdout.split()) == files
+
+
+def test_the_execution_environment_has_the_clients_of_every_major(home: dict[str, str]) -> None:
+    follow("environment", home)
+    context = Path(home["HOME"]) / "cypher-rollback-ee"
+    containerfile = (context / "Containerfile").read_text(encoding="utf-8")
+    assert "pgdg-redhat-repo-latest" in containerfile
+    assert "python3.11" in containerfile
+    system = (context / "_build" / "bindep.txt").read_text(encoding="utf-8")
+    assert re.findall(r"^postgresql(\d+) ", system, re.MULTILINE) == ["15", "16", "17", "18"]
+    assert (context / "_build" / "exclude-bindep.txt").read_text(encoding="utf-8").split() == ["postgresql"]
+    galaxy = yaml.safe_load((context / "_build" / "requirements.yml").read_text(encoding="utf-8"))
+    assert [collection["name"] for collection in galaxy["collections"]] == ["cypher.rollback"]
+    # The distribution's own is left out only because the collection's list has it.
+    assert "postgresql [platform:rpm]" in (REPOSITORY / "meta" / "ee-bindep.txt").read_text(encoding="utf-8")
+
+
+def test_every_command_of_the_guide_is_run_by_a_test() -> None:
+    assert [name for name, _text in blocks("guide_awx")] == ["project", "check", "configure", "environment"]

@@ -36,7 +36,7 @@ def test_every_runbook_leaves_its_outcome_also_where_it_refuses(
     found = left(refused.output)
     assert refused.returncode != 0
     assert (found["rollback_outcome"], found["rollback_version"]) == ("refused", "0009")
-    assert json.loads(Path(found["rollback_report"]).read_text())["run_id"] == found["rollback_run_id"]
+    assert json.loads(Path(found["rollback_report"]).read_text())["run_id"] == found["rollback_run"]
     assert "0009" in found["rollback_message"]
     assert "\n" not in found["rollback_message"]
     assert "rollback_outcomes" not in found

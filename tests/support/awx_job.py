@@ -21,7 +21,7 @@ if t.TYPE_CHECKING:
 Item = dict[str, t.Any]
 
 #: Longer than any job here, shorter than somebody who waits for an answer.
-LIMIT_SECONDS = 180
+LIMIT_SECONDS = 300
 
 
 class _Unsafe(yaml.SafeDumper):

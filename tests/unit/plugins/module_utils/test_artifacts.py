@@ -22,7 +22,7 @@ def test_one_database_leaves_all_that_the_next_node_needs() -> None:
     )
     assert artifacts.of_job({"db1": ended}, "0003") == {
         "rollback_outcome": "rolled_back",
-        "rollback_run_id": "run-rolled_back",
+        "rollback_run": "run-rolled_back",
         "rollback_version": "0004, 0003",
         "rollback_report": "/runs/1/report.json",
         "rollback_message": "Something happened. Do this: ansible-playbook x",
@@ -44,7 +44,7 @@ def test_with_several_databases_the_worst_one_speaks() -> None:
     ended = {"db1": result("rolled_back"), "db2": result("needs_attention"), "db3": result("not_started")}
     left = artifacts.of_job(ended)
     assert left["rollback_outcome"] == "needs_attention"
-    assert left["rollback_run_id"] == "run-needs_attention"
+    assert left["rollback_run"] == "run-needs_attention"
     assert left["rollback_outcomes"] == {"db1": "rolled_back", "db2": "needs_attention", "db3": "not_started"}
 
 
