@@ -65,4 +65,4 @@ matrix: setup
 	@$(VENV_PYTHON) -m tests.support.matrix run
 
 clean:
-	rm -rf .venv .cache build dist .ansible .coverage .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .cache build .ansible .coverage .pytest_cache .mypy_cache .ruff_cache

@@ -12,7 +12,8 @@ import typing as t
 
 import pytest
 
-from tests.support.artifact import Artifact, build_and_install, link_dependencies, program
+from tests.support.artifact import Artifact, install_artifact, link_dependencies, program
+from tests.support.artifact_content import content_problems
 from tests.support.runbook import REPOSITORY, Application, Project
 
 if t.TYPE_CHECKING:
@@ -23,21 +24,25 @@ if t.TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    return build_and_install(tmp_path_factory.mktemp("artifact"))
+    return install_artifact(tmp_path_factory.mktemp("artifact"))
 
 
 def test_the_archive_holds_what_runs_and_not_what_tests(artifact: Artifact) -> None:
-    with tarfile.open(artifact.archive) as archive:
-        names = archive.getnames()
-    assert {"README.md", "LICENSE", "CHANGELOG.rst", "MANIFEST.json", "meta/runtime.yml"} <= set(names)
-    assert {"playbooks/rollback.yml", "playbooks/stages/recover.yml", "plugins/modules/db_rollback.py"} <= set(names)
-    assert {"extensions/awx/project/rollback.yml", "extensions/awx/execution-environment.yml"} <= set(names)
-    first = {name.split("/")[0] for name in names}
-    assert first <= {
-        "CHANGELOG.rst", "FILES.json", "LICENSE", "MANIFEST.json", "README.md", "ansible.cfg", "changelogs", "docs", "extensions",
-        "inventories", "meta", "playbooks", "plugins", "requirements.txt", "requirements.yml", "roles",
-    }  # fmt: skip
-    assert [name for name in names if name.endswith((".pyc", "__pycache__", ".orig", ".retry"))] == []
+    assert content_problems(artifact.archive) == []
+
+
+def test_what_does_not_belong_into_an_archive_is_named(artifact: Artifact, tmp_path: Path) -> None:
+    """An archive that lacks a playbook, holds a test and a script's compiled form, and names another version."""
+    spoilt = tmp_path / artifact.archive.name.replace("1.0.0", "9.9.9")
+    with tarfile.open(artifact.archive) as archive, tarfile.open(spoilt, "w:gz") as other:
+        for member in archive.getmembers():
+            if member.name != "playbooks/rollback.yml":
+                other.addfile(member, archive.extractfile(member) if member.isfile() else None)
+        for name in ("tests/conftest.py", "plugins/modules/stage.pyc"):
+            other.addfile(tarfile.TarInfo(name))
+    said = " ".join(content_problems(spoilt))
+    for expected in ("playbooks/rollback.yml", "tests/conftest.py", "plugins/modules/stage.pyc", "9.9.9"):
+        assert expected in said
 
 
 def test_no_other_copy_of_the_collection_is_found(artifact: Artifact, tmp_path: Path) -> None:

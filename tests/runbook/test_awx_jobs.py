@@ -16,7 +16,7 @@ import typing as t
 import pytest
 
 from tests.conftest import Database
-from tests.support.artifact import build_and_install
+from tests.support.artifact import install_artifact
 from tests.support.awx_job import Controller, Job
 from tests.support.runbook import Application, Project
 
@@ -58,7 +58,7 @@ class Life:
 @pytest.fixture(scope="module")
 def life(server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
     folder = tmp_path_factory.mktemp("awx")
-    artifact = build_and_install(tmp_path_factory.mktemp("artifact"))
+    artifact = install_artifact(tmp_path_factory.mktemp("artifact"))
     name = f"test_{secrets.token_hex(6)}"
     server.create_database(name)
     project = Project(folder, Database(server, name))

@@ -1,111 +1,32 @@
 # Copyright (c) 2026, the cypher.rollback authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""README.md: its commands are run as they stand there, and what it says about settings, outcomes and links is so."""
+"""README.md: its commands are run as they stand there, and what it says about settings and links is so."""
 
 from __future__ import annotations
 
-import contextlib
-import json
+import ast
 import os
-import pty
 import re
-import select
 import shutil
 import subprocess
 import sys
-import time
 import typing as t
 from pathlib import Path
 
 import pytest
 import yaml
-from ansible_collections.cypher.rollback.plugins.module_utils.notification import notify_problems
-from ansible_collections.cypher.rollback.plugins.module_utils.outcome import RULES
 
-from tests.runbook.test_artifact import DEPENDENCIES, collections_folder
-from tests.support.runbook import LIMIT_SECONDS, REPOSITORY, Application, Project, Run
-from tests.support.settings_table import README, settings, with_table
+from tests.support.artifact import install_artifact, program
+from tests.support.reader import RUN_BLOCKS, TEXT, Reader, readme_yaml, shell
+from tests.support.runbook import REPOSITORY, Application, Project
+from tests.support.settings_table import README, settings
 
 if t.TYPE_CHECKING:
     from tests.conftest import Database
 
-TEXT = README.read_text(encoding="utf-8")
-RUN_BLOCKS = dict(re.findall(r"<!-- run: (\w+) -->\n```bash\n(.*?)```", TEXT, re.DOTALL))
 #: Setting up, the demo and all tests: the demo has a test of its own, and this is one of the tests.
-OTHER_COMMANDS = {"make setup", ".venv/bin/ansible-playbook --version", "make demo", "make test"}
-
-
-def shell(block: str, folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run a block as a person who pastes it into a shell."""
-    return subprocess.run(
-        ["sh", "-e"], input=block, cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
-
-
-def at_terminal(block: str, folder: Path, environment: dict[str, str], answer: str) -> tuple[int, str]:
-    """Run a block in a terminal of its own, in which somebody answers once asked; exit code and output."""
-    terminal, its_end = pty.openpty()
-    # A session of its own whose terminal this is: whoever is not in the foreground of one is not asked.
-    command = ["setsid", "--ctty", "--wait", "sh", "-e", "-c", block]
-    with subprocess.Popen(
-        command, cwd=folder, env=environment, stdin=its_end, stdout=its_end, stderr=its_end
-    ) as process:
-        os.close(its_end)
-        output, asked, deadline = b"", False, time.monotonic() + LIMIT_SECONDS
-        with contextlib.suppress(OSError):  # the other end is closed
-            while time.monotonic() < deadline:
-                if select.select([terminal], [], [], 0.5)[0]:
-                    output += os.read(terminal, 65536)
-                    continue
-                # What is typed before the question is read is thrown away, so it is typed until the run goes on.
-                _before, question, after = output.partition(b"Are you sure? (yes/no)")
-                asked = bool(question)
-                if asked and b"TASK [" not in after:
-                    os.write(terminal, f"{answer}\r".encode())
-        os.close(terminal)
-    assert asked, output.decode(errors="replace")
-    return process.returncode, output.decode(errors="replace")
-
-
-class Reader:
-    """Somebody who follows README.md in a checkout, with a database of their own."""
-
-    def __init__(self, folder: Path, project: Project) -> None:
-        self.folder = folder
-        self.project = project
-        for name in ("playbooks", "roles", "ansible.cfg"):
-            (folder / name).symlink_to(REPOSITORY / name)
-        (folder / ".venv").symlink_to(sys.prefix)
-        self.write_inventory()
-
-    def write_inventory(self) -> None:
-        """The example, with the values of this database and application."""
-        (block,) = re.findall(r"```yaml\n(erp_db:.*?)```", TEXT, re.DOTALL)
-        inventory = yaml.safe_load(block)
-        assert set(inventory["all"]["vars"]) <= set(settings())
-        inventory["all"]["vars"] |= self.project.settings
-        (self.folder / "shop").mkdir(exist_ok=True)
-        (self.folder / "shop" / "hosts.yml").write_text(yaml.safe_dump(inventory), encoding="utf-8")
-
-    def follow(self, name: str, answer: str = "") -> Run:
-        """Run a block of README.md, and answer the question that it asks."""
-        before = set(self.project.run_folders())
-        environment = self.project.environment()
-        if answer:
-            code, output = at_terminal(RUN_BLOCKS[name], self.folder, environment, answer)
-        else:
-            done = shell(RUN_BLOCKS[name], self.folder, environment)
-            code, output = done.returncode, done.stdout + done.stderr
-        new = [folder for folder in self.project.run_folders() if folder not in before]
-        report = json.loads((new[0] / "report.json").read_text(encoding="utf-8")) if new else None
-        return Run(code, output, report, new[0] if new else self.folder)
-
-    def succeed(self, name: str, outcome: str, answer: str = "") -> Run:
-        """The same, where it ends well and says how."""
-        run = self.follow(name, answer)
-        assert (run.returncode, run.outcome) == (0, outcome), run.output
-        return run
+OTHER_COMMANDS = {"make setup", ". .venv/bin/activate", "make demo", "make test"}
 
 
 def test_the_commands_do_what_they_are_there_for(tmp_path: Path, database: Database) -> None:
@@ -239,7 +160,7 @@ def test_the_problem_is_assessed_and_one_object_taken_back_as_described(
     project = reader.project
     assessed = reader.succeed("assess", "assessed")
     assert assessed.report is not None
-    assert assessed.report["severity"]["level"] in {row.split("|")[1].strip() for row in LEVELS.splitlines()}
+    assert assessed.report["severity"]["level"] in {"Critical", "High", "Medium", "Low"}
     project.database.execute("ALTER TABLE b2b.orders ADD COLUMN new_column int; UPDATE b2b.orders SET new_column = 1")
     run = reader.succeed("column", "rolled_back")
     assert run.report is not None
@@ -251,18 +172,6 @@ def test_the_problem_is_assessed_and_one_object_taken_back_as_described(
     assert listed.returncode == 0, listed.output
     assert "rolled_back" in listed.output
     assert (project.backups / "runs" / "index.html").is_file()
-
-
-#: Rows of the table of levels.
-LEVELS = TEXT.split("| level | what to do |\n|---|---|\n")[1].split("\n\n")[0]
-
-
-def test_the_channels_of_the_example_are_right() -> None:
-    (block,) = re.findall(r"```yaml\n(rollback_contacts:.*?)```", TEXT, re.DOTALL)
-    example = yaml.safe_load(block.replace("{{ vault_slack_url }}", "https://hooks.slack.com/services/x"))
-    assert notify_problems(example["rollback_notify"], example["rollback_contacts"]) == []
-    kinds = {channel["type"] for channel in example["rollback_notify"]}
-    assert kinds == {"slack", "email", "webhook", "command"}
 
 
 def rows_of(project: Project, *tables: str) -> list[t.Any]:
@@ -287,53 +196,70 @@ def test_a_rollback_is_undone_as_described(with_backups: tuple[Reader, Applicati
     assert application.health() == 200
 
 
-def test_the_collection_is_installed_as_described(tmp_path: Path) -> None:
-    checkout = tmp_path / "checkout"
-    hidden = shutil.ignore_patterns(".*", "__pycache__", "*.tar.gz")
-    shutil.copytree(REPOSITORY, checkout, ignore=hidden)
-    tree = tmp_path / "collections"
-    for name in DEPENDENCIES:
-        link = tree / "ansible_collections" / name
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(collections_folder() / name, target_is_directory=True)
+def test_from_an_archive_to_a_first_preview(tmp_path: Path, database: Database) -> None:
+    """The install block and the first inventory, where nothing of the checkout can be found."""
+    project = Project(tmp_path / "shop", database)
+    project.migrate("0003")
+    before = project.dump()
+    artifact = install_artifact(tmp_path)
+    folder = tmp_path / "own"
+    folder.mkdir()
+    shutil.copy(artifact.archive, folder)
+    # Galaxy and the package index are out of reach: what the block wants of them is here.
+    shutil.copytree(artifact.tree, folder / "collections", symlinks=True, ignore=shutil.ignore_patterns("cypher"))
     environment = {
-        **os.environ,
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-        "ANSIBLE_COLLECTIONS_PATH": str(tree),
-        "ANSIBLE_COLLECTIONS_SCAN_SYS_PATH": "false",
-        "ANSIBLE_GALAXY_SERVER": "http://127.0.0.1:9",  # nobody listens there: all that is needed is here
+        **artifact.environment,
+        "PATH": os.pathsep.join([str(Path(program("pip")).parent), os.environ["PATH"]]),
+        "ANSIBLE_COLLECTIONS_PATH": str(folder / "collections"),
+        "ANSIBLE_GALAXY_SERVER": "http://127.0.0.1:9",  # nobody listens there
         "PIP_NO_INDEX": "1",
+        "PYTHON": sys.executable,
     }
-    done = shell(RUN_BLOCKS["install"], checkout, environment)
-    assert done.returncode == 0, done.stdout + done.stderr
-    listed = shell("ansible-playbook --syntax-check cypher.rollback.rollback", tmp_path, environment)
-    assert listed.returncode == 0, listed.stdout + listed.stderr
+    installed = shell(RUN_BLOCKS["install"], folder, environment)
+    assert installed.returncode == 0, installed.stdout + installed.stderr
+    assert (folder / "collections" / "ansible_collections" / "cypher" / "rollback" / "MANIFEST.json").is_file()
+    inventory = readme_yaml()[0]
+    assert list(inventory) == ["erp_db", "all"]
+    mine = {name: value for name, value in project.settings.items() if name != "rollback_app_driver"}
+    inventory["all"]["vars"] |= mine
+    (folder / "hosts.yml").write_text(yaml.safe_dump(inventory), encoding="utf-8")
+    preview = shell(RUN_BLOCKS["preview"], folder, environment)
+    assert preview.returncode == 0, preview.stdout + preview.stderr
+    assert "WOULD BE LOST" in preview.stdout
+    assert (project.dump(), project.backups.exists()) == (before, False)
 
 
 def test_no_command_is_left_out() -> None:
     blocks = re.findall(r"(<!-- run: \w+ -->\n)?```bash\n(.*?)```", TEXT, re.DOTALL)
-    assert len(RUN_BLOCKS) == 18
     others = {line for mark, block in blocks if not mark for line in block.splitlines()}
     assert others == OTHER_COMMANDS
     makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"make (\w+)", " ".join([*others, *re.findall(r"`(make \w+)`", TEXT)])):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    # Each mark is followed by a test of this file.
+    texts = {
+        node.value
+        for node in ast.walk(ast.parse(Path(__file__).read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant)
+    }
+    assert len(RUN_BLOCKS) >= 18
+    assert set(RUN_BLOCKS) - texts == set()
 
 
-def test_the_settings_table_is_that_of_the_argument_specs() -> None:
-    assert "| `rollback_db_host` |" in TEXT
-    assert with_table(TEXT) == TEXT, "run: python -m tests.support.settings_table"
+def test_the_environment_of_a_checkout_is_activated_as_described(tmp_path: Path) -> None:
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    done = shell(
+        ". .venv/bin/activate\nansible-playbook --syntax-check cypher.rollback.rollback",
+        tmp_path,
+        {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_every_setting_that_is_named_exists() -> None:
     named = set(re.findall(r"`(rollback_\w+)[`:]", TEXT))
     assert named
     assert named - set(settings()) == set()
-
-
-def test_the_outcomes_are_those_of_the_collection() -> None:
-    section = TEXT.split("### How a run ends")[1].split("###")[0]
-    assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == {outcome for outcome, _rule in RULES}
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the cypher.rollback authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Builds the collection and installs it in a tree of its own, beside the collections that it needs."""
+"""Builds the collection and installs the archive where nothing of the checkout can be found."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.support.runbook import REPOSITORY
+from tests.support.settings_table import REPOSITORY
 
 #: Where setup_venv.py puts the collections that this one builds on.
 DEPENDENCIES = ("ansible/posix", "community/docker", "community/library_inventory_filtering_v1", "community/postgresql")
@@ -27,17 +27,20 @@ class Artifact:
 
     @property
     def installed(self) -> Path:
-        """Folder of the installed collection."""
+        """Where the collection is."""
         return self.tree / "ansible_collections" / "cypher" / "rollback"
 
 
 def program(name: str) -> str:
-    """A program of this environment."""
+    """A program of the environment that runs the tests."""
     return str(Path(sys.executable).with_name(name))
 
 
 def collections_folder() -> Path:
-    """The folder that holds the dependencies, beside this Python's packages."""
+    """The folder that holds the dependencies, beside this Python's packages.
+
+    :raises AssertionError: they are not installed.
+    """
     for folder in sys.path:
         root = Path(folder) / "ansible_collections"
         if (root / "community" / "postgresql").is_dir():
@@ -46,15 +49,18 @@ def collections_folder() -> Path:
 
 
 def link_dependencies(tree: Path) -> None:
-    """Have the dependencies in a tree of collections."""
+    """Put the collections that this one builds on into a tree, as links."""
     for name in DEPENDENCIES:
         link = tree / "ansible_collections" / name
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(collections_folder() / name, target_is_directory=True)
 
 
-def build_and_install(folder: Path) -> Artifact:
-    """Build the collection of this checkout, and install what came of it."""
+def install_artifact(folder: Path) -> Artifact:
+    """Build the archive in a folder, and install it in a tree below, beside the collections that it builds on.
+
+    :raises subprocess.CalledProcessError: ansible-galaxy failed.
+    """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
     environment = {**inherited, "ANSIBLE_HOME": str(folder / "home"), "ANSIBLE_NOCOLOR": "1", "HOME": str(folder)}
     build = [program("ansible-galaxy"), "collection", "build", "--output-path", str(folder), str(REPOSITORY)]

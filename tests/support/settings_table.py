@@ -68,24 +68,17 @@ def settings() -> dict[str, dict[str, t.Any]]:
 def settings_page() -> str:
     """The page as reStructuredText: a table a section, a row a setting."""
     first = {name: title for title, name in SECTIONS}
-    lines = [_HEAD]
+    lines = [_HEAD.rstrip()]
     for name, option in settings().items():
         if name in first:
-            lines += [first[name], "-" * len(first[name]), "", _table_head()]
+            lines += ["", first[name], "-" * len(first[name]), "", _table_head()]
         lines += [f"   * - ``{name}``", f"     - {_default(option)}".rstrip(), f"     - {_meaning(option)}"]
-        lines += [""] if _ends_section(name, first) else []
-    return "\n".join(lines).rstrip() + "\n"
+    return "\n".join(lines) + "\n"
 
 
 def _table_head() -> str:
     head = [".. list-table::", "   :header-rows: 1", "   :widths: 30 15 55", "", "   * - setting"]
     return "\n".join([*head, "     - default", "     - meaning"])
-
-
-def _ends_section(name: str, first: dict[str, str]) -> bool:
-    names = list(settings())
-    following = names[names.index(name) + 1 :]
-    return not following or following[0] in first
 
 
 def _default(option: dict[str, t.Any]) -> str:
