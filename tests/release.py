@@ -58,8 +58,7 @@ def release(checkout: Path, gates: str) -> Path:
     version = str(galaxy["version"])
     target = checkout / "dist" / "{namespace}-{name}-{version}.tar.gz".format_map(galaxy)
     check_clean(checkout, version)
-    if gates != "none" and subprocess.run([sys.executable, "-m", "tests.run_gates", gates], cwd=checkout).returncode:
-        raise ReleaseError("a gate failed, see the table above. Put it right, commit, and run make release again.")
+    run_gates(checkout, gates)
     with tempfile.TemporaryDirectory(prefix="rollback-release-") as folder:
         copy = copy_checkout(checkout, Path(folder) / "ansible_collections" / "cypher" / "rollback")
         write_changelog(copy, version)
@@ -84,8 +83,20 @@ def check_clean(checkout: Path, version: str) -> None:
     changed = [line[3:] for line in lines if not (written and line[3:].startswith(CHANGELOG))]
     if changed:
         raise ReleaseError(
-            f"{len(changed)} files are not committed ({', '.join(changed[:3])}). Nothing was built. "
+            f"not committed: {', '.join(changed[:5])}. Nothing was built. "
             "Commit or remove them, and run make release again."
+        )
+
+
+def run_gates(checkout: Path, gates: str) -> None:
+    """Run the gates of a level, their output shown.
+
+    :raises ReleaseError: one failed.
+    """
+    command = [sys.executable, "-m", "tests.run_gates", gates]
+    if gates != "none" and subprocess.run(command, cwd=checkout, check=False).returncode:
+        raise ReleaseError(
+            "a gate failed, see the table above. Nothing was built. Put it right, commit it, and run make release again."
         )
 
 
@@ -152,7 +163,8 @@ def content_of(archive: Path) -> dict[str, t.Any]:
     """Checksums of an archive's files by name, whatever their times."""
     with tarfile.open(archive) as opened:
         with t.cast("t.IO[bytes]", opened.extractfile("FILES.json")) as listed:
-            return {entry["name"]: entry["chksum_sha256"] for entry in json.load(listed)["files"]}
+            entries = json.load(listed)["files"]
+    return {entry["name"]: entry["chksum_sha256"] for entry in entries if entry["ftype"] == "file"}
 
 
 def take_changelog(copy: Path, checkout: Path) -> None:
