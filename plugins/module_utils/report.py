@@ -118,7 +118,7 @@ def _backup(run: Facts) -> dict[str, t.Any]:
 
 
 #: Of the plan of a restoring run.
-_RESTORE_KEYS = ("purpose", "why", "skipped", "gap", "window", "estimate", "incoming", "lines")
+_RESTORE_KEYS = ("purpose", "why", "passed_over", "gap", "window", "estimate", "incoming", "lines")
 #: Of its stages; a module's own marks stay out.
 _RESTORED_KEYS = ("database", "tables", "phases", "roles", "left_overs", "provider")
 

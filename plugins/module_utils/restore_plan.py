@@ -162,7 +162,7 @@ def _from_backup(request: RestorePlanRequest, server: Server) -> dict[str, t.Any
         "message": f"{choice.entry.id} can be restored.",
         "backup": _backup(choice),
         "why": _why(request, choice, report),
-        "skipped": [each.to_dict() for each in choice.skipped],
+        "passed_over": [each.to_dict() for each in choice.skipped],
         "gap": choice.gap.to_dict() if choice.gap else None,
         "window": _window(server, _snapshot_time(choice), kept, request),
         "rows": _rows(request, choice) if server.connectable else [],
@@ -381,7 +381,7 @@ def _swap_back(request: RestorePlanRequest, server: Server) -> dict[str, t.Any]:
         "why": "It was named with the extra variable database."
         if request.kept
         else "It is the one that was replaced last.",
-        "skipped": [],
+        "passed_over": [],
         "gap": None,
         "window": _window(server, moment(kept.replaced_at), swap.kept, request),
         "rows": [],

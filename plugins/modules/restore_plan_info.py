@@ -164,7 +164,7 @@ why:
   returned: success
   type: str
   sample: It is the newest valid backup before a migration.
-skipped:
+passed_over:
   description: Backups that were passed over, each with its C(id) and the C(reason).
   returned: success
   type: list
@@ -195,6 +195,11 @@ incoming:
   description: The kept database that is swapped back.
   returned: with O(purpose=swap_back)
   type: dict
+missing_roles:
+  description: Roles that the backup needs and the server has no more, which the restore creates with O(missing_roles=create).
+  returned: success
+  type: list
+  elements: str
 releases:
   description: With O(purpose=undo), what was checked out on each host of the application before the rollback, C(ref), C(branch) and C(stash).
   returned: success

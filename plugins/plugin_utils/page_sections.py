@@ -190,7 +190,7 @@ def _restore_tables(restore: Report) -> list[Table]:
         Table(
             "Passed over",
             ("Backup", "Why"),
-            [[name(entry.get("id")), words(entry.get("reason"))] for entry in entries(restore, "skipped")],
+            [[name(entry.get("id")), words(entry.get("reason"))] for entry in entries(restore, "passed_over")],
         ),
         Table(
             "Tables put back",

@@ -17,7 +17,7 @@ from ansible_collections.cypher.rollback.plugins.module_utils.notification impor
 from ansible_collections.cypher.rollback.plugins.module_utils.outcome import RULES
 from ansible_collections.cypher.rollback.plugins.module_utils.smoke import smoke_test_problems
 
-from tests.runbook.test_resume import CALLBACKS, git
+from tests.runbook.test_resume import git
 from tests.support.documentation import GUIDES, blocks
 from tests.support.reader import RUN_BLOCKS, Reader, guide_yaml, readme_yaml
 from tests.support.runbook import REPOSITORY, Application, Project
@@ -115,10 +115,7 @@ def test_single_objects_are_taken_back(reader: Reader, project: Project) -> None
 
 
 def test_a_run_that_died_is_gone_on_with(reader: Reader, application: Application) -> None:
-    died = reader.paste(
-        RUN_BLOCKS["rollback"],
-        ANSIBLE_CALLBACK_PLUGINS=str(CALLBACKS), ANSIBLE_CALLBACKS_ENABLED="kill_after", KILL_AFTER="rollback",
-    )  # fmt: skip
+    died = reader.paste(RUN_BLOCKS["rollback"], KILL_AFTER="rollback")
     assert died.report is None, died.output
     folder = died.folder
     listed = reader.follow_guide("guide_resume", "history")

@@ -147,7 +147,7 @@ def test_a_truncated_newest_backup_is_passed_over_and_said(project: Project, app
     assert dump(project) == before
     assert run.report is not None
     assert run.report["backup"]["id"] == older.name
-    assert [entry["id"] for entry in restore_of(run)["skipped"]] == [newer.name]
+    assert [entry["id"] for entry in restore_of(run)["passed_over"]] == [newer.name]
     assert newer.name in run.output
     assert application.health() == 200
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import pty
@@ -22,7 +23,11 @@ import yaml
 
 from tests.support.documentation import GUIDES, command
 from tests.support.runbook import LIMIT_SECONDS, Project, Run
-from tests.support.settings_table import README, settings
+from tests.support.settings_table import README, REPOSITORY, settings
+
+CALLBACKS = REPOSITORY / "tests" / "support" / "callbacks"
+#: What Ansible puts into any result.
+OF_ANY_TASK = {"ansible_facts", "changed", "deprecations", "diff", "failed", "invocation", "msg", "warnings"}
 
 TEXT = README.read_text(encoding="utf-8")
 #: The commands of README.md by their marks.
@@ -73,6 +78,26 @@ def guide_yaml(page: str) -> list[dict[str, t.Any]]:
     return [yaml.safe_load(textwrap.dedent(block)) for block in found]
 
 
+@functools.cache
+def documented(module: str) -> frozenset[str]:
+    """The keys that a module's RETURN describes."""
+    source = (REPOSITORY / "plugins" / "modules" / f"{module}.py").read_text(encoding="utf-8")
+    (text,) = re.findall(r'^RETURN = r"""(.*?)"""', source, re.MULTILINE | re.DOTALL)
+    return frozenset(yaml.safe_load(text) or {})
+
+
+def undocumented(noted: Path) -> set[tuple[str, str]]:
+    """Module and key of what was returned and is in no documentation; the file is that of the callback."""
+    lines = noted.read_text(encoding="utf-8").splitlines() if noted.exists() else []
+    answers = [json.loads(line) for line in lines]
+    return {
+        (answer["module"], key)
+        for answer in answers
+        for key in answer["keys"]
+        if not key.startswith("_ansible_") and key not in documented(answer["module"]) | OF_ANY_TASK
+    }
+
+
 class Reader:
     """The person, in a folder with an inventory of their own, after ``make setup`` and README's line that activates it."""
 
@@ -82,7 +107,14 @@ class Reader:
         bin_dir = str(Path(sys.executable).parent)
         self.environment = {
             name: value for name, value in project.environment().items() if not name.startswith("ANSIBLE_")
-        } | {"PATH": os.pathsep.join([bin_dir, os.environ["PATH"]]), "ANSIBLE_NOCOLOR": "1"}
+        } | {
+            "PATH": os.pathsep.join([bin_dir, os.environ["PATH"]]),
+            "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_CALLBACK_PLUGINS": str(CALLBACKS),
+            "ANSIBLE_CALLBACKS_ENABLED": "kill_after,returned_keys",
+            "KILL_AFTER": "",
+            "RETURNED_KEYS": str(folder / "returned.jsonl"),
+        }
         self.write_inventory()
 
     def write_inventory(self) -> None:
@@ -113,6 +145,7 @@ class Reader:
         new = [folder for folder in self.project.run_folders() if folder not in before]
         report = new[0] / "report.json" if new else None
         found = json.loads(report.read_text(encoding="utf-8")) if report and report.exists() else None
+        assert undocumented(Path(self.environment["RETURNED_KEYS"])) == set()
         return Run(code, output, found, new[0] if new else self.folder)
 
     def succeed(self, name: str, outcome: str, answer: str = "") -> Run:

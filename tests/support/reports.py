@@ -240,7 +240,7 @@ RESTORE_PLAN = {
         "created_at": "2026-11-21T20:00:00Z",
     },
     "why": "It is the newest valid backup before a migration.",
-    "skipped": [
+    "passed_over": [
         {"id": "backup_before_migration_0004_20261122_090000", "reason": "dump/1.dat has 3 bytes, 9 were written."}
     ],
     "window": {

@@ -213,7 +213,7 @@ RESTORE_PLAN = {
     "target": PLANNED["target"],
     "backup": {"id": "b7", "path": "/backups/b7", "kind": "before_migration", "bytes": 9, "verified": True},
     "why": "It is the newest valid backup before a migration.",
-    "skipped": [{"id": "b8", "reason": "dump/1.dat has 3 bytes, 9 were written."}],
+    "passed_over": [{"id": "b8", "reason": "dump/1.dat has 3 bytes, 9 were written."}],
     "window": {"from": "a", "to": "b", "seconds": 60, "text": "Everything written since noon is lost from the live database; it stays in erp_replaced."},
     "incoming": None,
     "lines": ["EMERGENCY ROLLBACK", "Backup b7"],
