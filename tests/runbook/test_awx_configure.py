@@ -63,15 +63,15 @@ class Done:
 class Operator:
     """Somebody with a token, a file of settings and the guide."""
 
-    def __init__(self, folder: Path, server: AwxServer, **settings: t.Any) -> None:
+    def __init__(self, folder: Path, awx: AwxServer, **settings: t.Any) -> None:
         self.folder = folder
-        self.server = server
+        self.awx = awx
         (folder / "awx.yml").write_text(yaml.safe_dump({**SETTINGS, **settings}), encoding="utf-8")
         self.environment = {
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "ANSIBLE_NOCOLOR": "1",
-            "CONTROLLER_HOST": server.url,
+            "CONTROLLER_HOST": awx.url,
             "CONTROLLER_OAUTH_TOKEN": TOKEN,
         }
         for name, secret in (("ROLLBACK_DB_PASSWORD_FILE", PASSWORD), ("ROLLBACK_BACKUP_KEY_FILE", KEY)):
@@ -81,7 +81,7 @@ class Operator:
 
     def configure(self, name: str = "configure", **environment: str) -> Done:
         """Run a command of the guide."""
-        before = len(self.server.writes)
+        before = len(self.awx.writes)
         done = subprocess.run(
             ["bash", "-e", "-c", command("guide_awx", name)],
             cwd=self.folder,
@@ -91,7 +91,7 @@ class Operator:
             text=True,
             check=False,
         )
-        return Done(done.returncode, done.stdout + done.stderr, self.server.writes[before:])
+        return Done(done.returncode, done.stdout + done.stderr, self.awx.writes[before:])
 
 
 def controller() -> AwxServer:
@@ -103,14 +103,14 @@ def controller() -> AwxServer:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[AwxServer]:
+def awx() -> Iterator[AwxServer]:
     with controller() as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def operator(tmp_path_factory: pytest.TempPathFactory, server: AwxServer) -> Operator:
-    return Operator(tmp_path_factory.mktemp("operator"), server)
+def operator(tmp_path_factory: pytest.TempPathFactory, awx: AwxServer) -> Operator:
+    return Operator(tmp_path_factory.mktemp("operator"), awx)
 
 
 @pytest.fixture(scope="module")
@@ -124,14 +124,14 @@ def made(operator: Operator) -> Done:
     return done
 
 
-def named(server: AwxServer, kind: str) -> dict[str, Item]:
-    return {item.get("name", item.get("identifier")): item for item in server.objects[kind].values()}
+def named(awx: AwxServer, kind: str) -> dict[str, Item]:
+    return {item.get("name", item.get("identifier")): item for item in awx.objects[kind].values()}
 
 
 @needs_awx
 @pytest.mark.usefixtures("made")
-def test_the_job_templates_run_the_runbooks(server: AwxServer) -> None:
-    jobs = named(server, "job_templates")
+def test_the_job_templates_run_the_runbooks(awx: AwxServer) -> None:
+    jobs = named(awx, "job_templates")
     assert {name.removeprefix("Rollback: "): (job["playbook"], job["job_type"]) for name, job in jobs.items()} == {
         "take back a migration": ("rollback.yml", "run"),
         "preview": ("rollback.yml", "check"),
@@ -144,47 +144,47 @@ def test_the_job_templates_run_the_runbooks(server: AwxServer) -> None:
         "undo a rollback": ("undo_rollback.yml", "run"),
         "swap back": ("swap_back.yml", "run"),
     }
-    (credential,) = server.objects["credentials"]
+    (credential,) = awx.objects["credentials"]
     for job in jobs.values():
-        assert server.associated["job_templates", job["id"], "credentials"] == [credential]
+        assert awx.associated["job_templates", job["id"], "credentials"] == [credential]
         assert (job["survey_enabled"], job["allow_simultaneous"], job["ask_variables_on_launch"]) == (
             True,
             False,
             False,
         )
         assert job["become_enabled"] is False
-    asked = server.surveys["job_templates", jobs["Rollback: emergency"]["id"]]["spec"]
+    asked = awx.surveys["job_templates", jobs["Rollback: emergency"]["id"]]["spec"]
     assert asked[0]["variable"] == "confirm"
     assert (asked[0]["required"], asked[0]["default"], asked[0]["choices"]) == (True, "no", ["no", "yes"])
 
 
 @needs_awx
 @pytest.mark.usefixtures("made")
-def test_the_standard_workflow_waits_for_an_approval_between_preview_and_rollback(server: AwxServer) -> None:
-    assert steps(server, "Rollback: preview, approval, rollback") == [
+def test_the_standard_workflow_waits_for_an_approval_between_preview_and_rollback(awx: AwxServer) -> None:
+    assert steps(awx, "Rollback: preview, approval, rollback") == [
         ("preview", "Rollback: preview"),
         ("approval", "Rollback: approve the rollback"),
         ("rollback", "Rollback: take back a migration"),
     ]
-    assert steps(server, "Rollback: emergency, verification") == [
+    assert steps(awx, "Rollback: emergency, verification") == [
         ("emergency", "Rollback: emergency"),
         ("verify", "Rollback: verify a database"),
     ]
-    (approval,) = server.objects["workflow_approval_templates"].values()
+    (approval,) = awx.objects["workflow_approval_templates"].values()
     assert approval["timeout"] == 3600
 
 
-def steps(server: AwxServer, workflow: str) -> list[tuple[str, str]]:
+def steps(awx: AwxServer, workflow: str) -> list[tuple[str, str]]:
     """The steps of a workflow in their order, each only after the success of the one before."""
-    number = named(server, "workflow_job_templates")[workflow]["id"]
+    number = named(awx, "workflow_job_templates")[workflow]["id"]
     nodes = {
         node["id"]: node
-        for node in server.objects["workflow_job_template_nodes"].values()
+        for node in awx.objects["workflow_job_template_nodes"].values()
         if node["workflow_job_template"] == number
     }
-    links = {one: server.associated.get(("workflow_job_template_nodes", one, "success_nodes"), []) for one in nodes}
+    links = {one: awx.associated.get(("workflow_job_template_nodes", one, "success_nodes"), []) for one in nodes}
     (first,) = set(nodes) - {after for following in links.values() for after in following}
-    templates = {item["id"]: item["name"] for item in server.unified()}
+    templates = {item["id"]: item["name"] for item in awx.unified()}
     found, at = [], [first]
     while at:
         (now,) = at
@@ -195,8 +195,8 @@ def steps(server: AwxServer, workflow: str) -> list[tuple[str, str]]:
 
 @needs_awx
 @pytest.mark.usefixtures("made")
-def test_the_credential_gives_files_and_shows_no_secret(server: AwxServer, made: Done) -> None:
-    (kind,) = server.objects["credential_types"].values()
+def test_the_credential_gives_files_and_shows_no_secret(awx: AwxServer, made: Done) -> None:
+    (kind,) = awx.objects["credential_types"].values()
     assert kind["injectors"]["file"] == {
         "template.db_password": "{{ db_password }}",
         "template.backup_key": "{{ backup_key }}",
@@ -206,21 +206,21 @@ def test_the_credential_gives_files_and_shows_no_secret(server: AwxServer, made:
         "ROLLBACK_BACKUP_KEY_FILE": "{{ tower.filename.backup_key }}",
     }
     assert "extra_vars" not in kind["injectors"]
-    (credential,) = server.objects["credentials"].values()
+    (credential,) = awx.objects["credentials"].values()
     assert credential["inputs"] == {"db_password": ENCRYPTED, "backup_key": ENCRYPTED}
-    assert server.secrets["credentials", credential["id"]] == {"db_password": PASSWORD, "backup_key": KEY}
+    assert awx.secrets["credentials", credential["id"]] == {"db_password": PASSWORD, "backup_key": KEY}
     for secret in (PASSWORD, KEY, CHAT_TOKEN, HOOK_PASSWORD, TOKEN):
         assert secret not in made.output
 
 
 @needs_awx
 @pytest.mark.usefixtures("made")
-def test_the_notifications_are_told_of_what_acts(server: AwxServer) -> None:
-    told = {name: item["id"] for name, item in named(server, "notification_templates").items()}
-    jobs, flows = named(server, "job_templates"), named(server, "workflow_job_templates")
+def test_the_notifications_are_told_of_what_acts(awx: AwxServer) -> None:
+    told = {name: item["id"] for name, item in named(awx, "notification_templates").items()}
+    jobs, flows = named(awx, "job_templates"), named(awx, "workflow_job_templates")
 
     def of(kind: str, item: Item, event: str) -> set[int]:
-        return set(server.associated.get((kind, item["id"], f"notification_templates_{event}"), []))
+        return set(awx.associated.get((kind, item["id"], f"notification_templates_{event}"), []))
 
     for name, job in jobs.items():
         acts = not name.endswith(("preview", "verify a database", "assess"))
@@ -233,19 +233,17 @@ def test_the_notifications_are_told_of_what_acts(server: AwxServer) -> None:
 
 @needs_awx
 @pytest.mark.usefixtures("made")
-def test_the_backups_are_verified_by_a_schedule(server: AwxServer) -> None:
-    backups = named(server, "job_templates")["Rollback: look at the backups"]["id"]
-    schedules = named(server, "schedules")
+def test_the_backups_are_verified_by_a_schedule(awx: AwxServer) -> None:
+    backups = named(awx, "job_templates")["Rollback: look at the backups"]["id"]
+    schedules = named(awx, "schedules")
     assert {one["unified_job_template"] for one in schedules.values()} == {backups}
     assert sorted(one["extra_data"]["verify"] for one in schedules.values()) == ["read", "restore"]
 
 
 @needs_awx
 @pytest.mark.usefixtures("made")
-def test_a_second_run_mends_what_somebody_changed_and_writes_nothing_else(
-    operator: Operator, server: AwxServer
-) -> None:
-    preview = named(server, "job_templates")["Rollback: preview"]
+def test_a_second_run_mends_what_somebody_changed_and_writes_nothing_else(operator: Operator, awx: AwxServer) -> None:
+    preview = named(awx, "job_templates")["Rollback: preview"]
     described, preview["description"] = preview["description"], "Changed by hand"
     again = operator.configure()
     assert again.returncode == 0, again.output

@@ -41,7 +41,6 @@ class Life:
     backup: Job | None = None
     preview: Job | None = None
     after_preview: t.Any = None
-    mistaken: Job | None = None
     rollback: Job | None = None
     after_rollback: t.Any = None
     unanswered: Job | None = None
@@ -84,7 +83,6 @@ def lived(life: Life, application: Application, controller: Controller) -> Life:
     asked = {"version": "0003", "rollback_max_rows_lost": "500", **UNANSWERED}
     life.preview = controller.launch("rollback.yml", asked, check=True)
     life.after_preview = life.state(application)
-    life.mistaken = controller.launch("rollback.yml", {**asked, "version": "0099"})
     application.release_file.write_text("0002\n", encoding="utf-8")
     # The rollback's node of the workflow gets what the preview's node left.
     life.rollback = controller.launch("rollback.yml", {**life.preview.artifacts, **asked}, verbosity=3)
@@ -110,13 +108,6 @@ def test_a_preview_says_what_would_go_and_leaves_nothing(life: Life) -> None:
     assert life.after_preview == (True, True, 1)
     assert preview.artifacts["rollback_outcome"] == "planned"
     assert preview.artifacts["rollback_version"] == "0003"
-
-
-def test_a_migration_that_is_not_there_is_refused(life: Life) -> None:
-    mistaken = job(life.mistaken)
-    assert mistaken.status == "failed"
-    assert mistaken.artifacts["rollback_outcome"] == "refused"
-    assert "0099" in mistaken.artifacts["rollback_message"]
 
 
 def test_the_rollback_after_the_preview_is_a_run_of_its_own(life: Life) -> None:
