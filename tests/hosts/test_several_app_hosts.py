@@ -54,11 +54,13 @@ def run_and_cut_off(estate: Estate, host: str, stage: str) -> tuple[int, str]:
         stderr=subprocess.STDOUT, text=True,
     ) as process:  # fmt: skip
         begun = {"stage": stage, "status": "started"}
-        wait_until(
-            lambda: any(begun.items() <= event.items() for event in events(estate)) or process.poll() is not None
-        )
-        estate.host(host).cut_off()
-        output, _ = process.communicate(timeout=LIMIT_SECONDS)
+        try:
+            wait_until(lambda: any(begun.items() <= event.items() for event in events(estate)), LIMIT_SECONDS)
+            estate.host(host).cut_off()
+            output, _ = process.communicate(timeout=LIMIT_SECONDS)
+        except BaseException:
+            process.kill()
+            raise
     return process.returncode, output
 
 
