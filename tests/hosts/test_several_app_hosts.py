@@ -55,7 +55,10 @@ def run_and_cut_off(estate: Estate, host: str, stage: str) -> tuple[int, str]:
     ) as process:  # fmt: skip
         begun = {"stage": stage, "status": "started"}
         try:
-            wait_until(lambda: any(begun.items() <= event.items() for event in events(estate)), LIMIT_SECONDS)
+            wait_until(
+                lambda: process.poll() is not None or any(begun.items() <= event.items() for event in events(estate)),
+                LIMIT_SECONDS,
+            )
             estate.host(host).cut_off()
             output, _ = process.communicate(timeout=LIMIT_SECONDS)
         except BaseException:

@@ -52,8 +52,9 @@ def table(run: Run) -> dict[str, list[str]]:
 
 def test_the_canary_fails_and_the_others_are_left_as_they_are(estate: Estate) -> None:
     before = estate.processes()
-    estate.database_vars["db1"]["rollback_max_rows_lost"] = 1
+    estate.host("db1").cut_off()
     run = estate.follow("rollback")
+    estate.host("db1").reconnect()
     assert run.returncode != 0
     rows = table(run)
     assert list(rows) == DATABASES
@@ -61,24 +62,34 @@ def test_the_canary_fails_and_the_others_are_left_as_they_are(estate: Estate) ->
     assert [rows[host][1] for host in DATABASES] == [database.name for database in estate.databases.values()]
     found = left(run)
     assert found["rollback_outcomes"] == {"db1": "refused", "db2": "not_started", "db3": "not_started"}
-    assert (found["rollback_outcome"], found["rollback_version"]) == ("refused", "0003")
-    assert "rollback_max_rows_lost" in found["rollback_message"]
+    assert (found["rollback_outcome"], found["rollback_version"], found["rollback_report"]) == ("refused", "0003", "")
+    assert "The database's host db1 cannot be reached" in found["rollback_message"]
     assert "db2, db3: Not started, because db1 failed before it" in run.output
-    assert [len(estate.reports(host)) for host in DATABASES] == [1, 0, 0]
+    assert estate.run_folders() == []
     assert estate.processes() == before
     assert all(estate.has_orders(host) for host in DATABASES)
 
     # A preview looks at all of them, and shows which would be refused.
+    estate.database_vars["db1"]["rollback_max_rows_lost"] = 1
     preview = estate.follow("preview")
     assert preview.returncode != 0
     assert left(preview)["rollback_outcomes"] == {"db1": "refused", "db2": "planned", "db3": "planned"}
     assert [table(preview)[host][2] for host in DATABASES] == ["refused", "planned", "planned"]
+    assert "rollback_max_rows_lost" in left(preview)["rollback_message"]
     assert estate.processes() == before
 
-    wrong = estate.run("-e", "version=0003", "-e", "rollback_serial=half")
+
+def test_the_order_is_judged_first_and_may_go_on_after_a_failure(estate: Estate) -> None:
+    before = estate.processes()
+    # Nothing here hangs on how a host is reached.
+    here = ("-e", "ansible_connection=local", "-e", "version=0009")
+    wrong = estate.run(*here, "-e", "rollback_serial=half")
     assert wrong.returncode != 0
     assert set(left(wrong)["rollback_outcomes"].values()) == {"refused"}
     assert "rollback_serial is 'half', which names no batches. Give numbers" in left(wrong)["rollback_message"]
+    all_of_them = estate.run(*here, "-e", "rollback_serial=1", "-e", "rollback_stop_on_failure=false")
+    assert left(all_of_them)["rollback_outcomes"] == dict.fromkeys(DATABASES, "refused")
+    assert [len(estate.reports(host)) for host in DATABASES] == [2, 2, 2]
     assert estate.processes() == before
 
 
@@ -116,14 +127,3 @@ def test_each_database_has_an_outcome_of_its_own(estate: Estate) -> None:
     assert left(again)["rollback_outcome"] == "nothing_to_do"
     assert [len(estate.reports(host)) for host in DATABASES] == [1, 2, 1]
     assert estate.processes() == after
-
-
-def test_a_database_whose_host_does_not_answer_is_refused_and_the_others_are_gone_on_with(estate: Estate) -> None:
-    estate.host("db1").cut_off()
-    run = estate.run("-e", "version=0003", "-e", "rollback_stop_on_failure=false", "-e", "rollback_serial=1,1,1")
-    assert run.returncode != 0
-    found = left(run)
-    assert found["rollback_outcomes"] == {"db1": "refused", "db2": "rolled_back", "db3": "rolled_back"}
-    assert "The database's host db1 cannot be reached" in found["rollback_message"]
-    assert [len(estate.reports(host)) for host in DATABASES] == [0, 1, 1]
-    assert all(estate.processes().values())
