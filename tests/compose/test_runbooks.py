@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import threading
 import typing as t
 
 import yaml
 
+from tests.support.compose_project import LIMIT_SECONDS
 from tests.support.documentation import GUIDES, command
 from tests.support.settings_table import settings
 
@@ -143,7 +145,7 @@ def test_an_application_that_does_not_stay_down_is_left_running(project: Compose
     app = before["app"][0]
 
     def start_again() -> None:
-        subprocess.run(["docker", "wait", app], check=True, capture_output=True, timeout=60)
+        subprocess.run(["docker", "wait", app], check=True, capture_output=True, timeout=LIMIT_SECONDS)
         subprocess.run(["docker", "start", app], check=True, capture_output=True)
 
     thread = threading.Thread(target=start_again)
@@ -163,6 +165,8 @@ def test_an_application_that_does_not_stay_down_is_left_running(project: Compose
 
 def test_the_guides_settings_exist() -> None:
     text = (GUIDES / f"{GUIDE}.rst").read_text(encoding="utf-8")
-    block = text.partition(".. code-block:: yaml\n\n")[2].partition("\n\n.. ")[0]
-    inventory = yaml.safe_load(block[: block.index("\n\n\n")] if "\n\n\n" in block else block.split("\n\nThe ")[0])
-    assert {name for name in inventory["all"]["vars"] if name.startswith("rollback_")} <= set(settings())
+    (block,) = re.findall(r"\.\. code-block:: yaml\n\n((?:    .*\n)+)", text)
+    names = re.findall(r"^ +(rollback_\w+):", block, re.MULTILINE)
+    assert "rollback_pg_exec" in names
+    assert set(names) <= set(settings())
+    assert set(yaml.safe_load(block)) == {"erp_db", "erp_app", "all"}

@@ -37,7 +37,7 @@ PYTHON_IMAGE = os.environ.get("PYTHON_IMAGE", "python:3.11-slim")
 PULL_POLICY = os.environ.get("PULL_POLICY", "missing")
 #: Python of PYTHON_IMAGE, which psycopg2 has to fit.
 IMAGE_PYTHON = (3, 11)
-LIMIT_SECONDS = 240
+LIMIT_SECONDS = 600
 
 
 def engine_problem() -> str:
