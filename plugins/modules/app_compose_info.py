@@ -76,7 +76,7 @@ EXAMPLES = r"""
 RETURN = r"""
 services:
   description:
-    - By name, the RV(ignore:containers) of each service, with C(id), C(name), C(state), C(health), C(exit_code), C(image) and
+    - By name, the C(containers) of each service, with C(id), C(name), C(state), C(health), C(exit_code), C(image) and
       C(config_hash), and whether its definition C(changed) since they were made.
   returned: success
   type: dict
