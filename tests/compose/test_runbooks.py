@@ -93,9 +93,6 @@ def test_the_emergency_runbook_leaves_every_container_what_it_is(project: Compos
     assert project.health()["release"] == "0003"
     assert project.compose("exec", "-T", "db", "ls", "/tmp").split() == []  # noqa: S108 - inside
 
-    proven = project.run(command(GUIDE, "proof"))
-    assert proven.returncode == 0, proven.output
-
 
 def test_an_application_that_never_gets_healthy_needs_attention_until_it_has_its_image(project: ComposeProject) -> None:
     project.reset("0004")
@@ -121,11 +118,6 @@ def test_databases_that_are_exchanged_back_have_their_image_again(project: Compo
     # The release that needs more than the restored database has: it never gets healthy.
     project.settings |= {**IMAGE, "rollback_previous_image": "0005", "rollback_swap_back_on_failure": True}
     file, before = project.environment_file.read_bytes(), looks(project)
-    refused = project.run(command(GUIDE, "emergency"))
-    assert refused.outcome == "refused", refused.output
-    assert "docker pull cypher-erp-test:0005" in refused.message
-    assert looks(project) == before
-
     subprocess.run(["docker", "tag", "cypher-erp-test:0004", "cypher-erp-test:0005"], check=True)
     try:
         run = project.run(command(GUIDE, "emergency"))
