@@ -85,7 +85,7 @@ def _source(plan: Plan) -> list[str]:
 
 
 def _skipped(plan: Plan) -> list[str]:
-    skipped = plan["skipped"]
+    skipped = plan["passed_over"]
     lines = [line for each in skipped[:MOST_SKIPPED] for line in _entry("", f"{each['id']}: {each['reason']}")]
     more = _entry("", f"and {len(skipped) - MOST_SKIPPED} more") if len(skipped) > MOST_SKIPPED else []
     gap = _entry("", plan["gap"]["text"]) if plan["gap"] else []

@@ -97,7 +97,7 @@ def _restore(report: Facts) -> list[list[str]]:
     lost = [] if restore.get("put_back") else _wrapped(visible(facts(restore, "window").get("text") or ""), "  ")
     skipped = [
         line
-        for entry in restore.get("skipped") or []
+        for entry in restore.get("passed_over") or []
         for line in _wrapped(visible(f"{entry.get('id')}: {entry.get('reason')}"), "  ")
     ]
     titled = (("PASSED OVER", skipped), ("WINDOW OF WRITES", lost), *_put_back(restore), ("SWAP", _swap(swap)))

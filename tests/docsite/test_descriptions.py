@@ -26,7 +26,8 @@ ROLES = sorted(path.parent.parent.name for path in REPOSITORY.glob("roles/*/task
 #: Keys of a result that mean something to Ansible itself: a module that uses them for another thing changes what a play does.
 MEANT_BY_ANSIBLE = {"ansible_facts", "exception", "failed", "invocation", "rc", "results", "skipped", "unreachable"}
 KEYWORDS = {
-    "become", "become_user", "changed_when", "delegate_to", "environment", "failed_when", "loop", "name", "no_log", "register", "tags", "vars", "when",
+    "become", "become_user", "changed_when", "check_mode", "delegate_to", "environment", "failed_when", "loop", "name", "no_log", "register",
+    "tags", "vars", "when",
 }  # fmt: skip
 
 

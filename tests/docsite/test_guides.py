@@ -8,8 +8,11 @@ from __future__ import annotations
 import ast
 import functools
 import json
+import os
 import re
+import sys
 import typing as t
+from pathlib import Path
 
 import pytest
 import yaml
@@ -19,13 +22,12 @@ from ansible_collections.cypher.rollback.plugins.module_utils.smoke import smoke
 
 from tests.runbook.test_resume import git
 from tests.support.documentation import GUIDES, blocks
-from tests.support.reader import RUN_BLOCKS, Reader, guide_yaml, readme_yaml
+from tests.support.reader import RUN_BLOCKS, Reader, guide_yaml, readme_yaml, shell
 from tests.support.runbook import REPOSITORY, Application, Project
 from tests.support.settings_table import PAGE, SECTIONS, settings, settings_page
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.conftest import Database
 
@@ -196,3 +198,17 @@ def test_the_examples_of_the_guides_would_be_taken() -> None:
         for example in guide_yaml(page):
             named = {name for name in example if isinstance(name, str) and name.startswith("rollback_")}
             assert named - set(allowed) == set(), page
+
+
+def test_the_commands_of_contributing_are_run() -> None:
+    """Those that change nothing are run, of make's it is asked what it would do."""
+    text = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    commands = [line for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+    page = PAGE.read_bytes()
+    for line in commands:
+        asked = line.replace("make ", "make --dry-run ", 1) if line.startswith("make ") else line
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "PYTEST_"))}
+        done = shell(asked.replace(".venv/bin/", f"{Path(sys.executable).parent}/"), REPOSITORY, inherited)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert PAGE.read_bytes() == page
+    assert len(commands) >= 10
