@@ -150,6 +150,12 @@ def test_what_a_job_leaves_to_the_next_is_no_setting_of_it() -> None:
     assert set(left) & (set(settings()) | set(EXTRA)) == set()
 
 
+def test_an_empty_host_pattern_is_none_in_every_playbook() -> None:
+    texts = {path.name: path.read_text(encoding="utf-8") for path in (REPOSITORY / "playbooks").rglob("*.yml")}
+    assert [name for name, text in texts.items() if re.search(r"rollback_hosts \| default\('all'\)", text)] == []
+    assert sum("rollback_hosts | default('all', true)" in text for text in texts.values()) > 10
+
+
 def test_what_the_credential_gives_is_what_the_settings_read() -> None:
     injected = TABLE["__awx_templates_credential_injectors"]
     fields = [field["id"] for field in TABLE["__awx_templates_credential_inputs"]["fields"]]
