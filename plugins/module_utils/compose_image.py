@@ -73,6 +73,8 @@ def change_image(wanted: ImageWanted, *, make_change: bool = True) -> dict[str, 
     images = _images(compose, wanted)
     _refuse_useless(wanted, images, line)
     _refuse_missing(compose, images)
+    # Before the file is written: what fails afterwards would leave it changed and nobody told.
+    stale = _stale(compose, images)
     changed = line.value != wanted.value
     if changed:
         _refuse_unwritable(path)
@@ -84,7 +86,7 @@ def change_image(wanted: ImageWanted, *, make_change: bool = True) -> dict[str, 
         "image": wanted.value,
         "previous_image": line.value,
         "images": images,
-        "stale": _stale(compose, images),
+        "stale": stale,
         "changed": changed,
     }
 

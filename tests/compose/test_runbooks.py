@@ -124,7 +124,7 @@ def test_databases_that_are_exchanged_back_have_their_image_again(project: Compo
     finally:
         subprocess.run(["docker", "rmi", "cypher-erp-test:0005"], check=True, capture_output=True)
     assert run.outcome == "failed_unchanged", run.output
-    assert project.environment_file.read_bytes() == file
+    assert project.environment_file.read_bytes() == file, run.output
     assert looks(project)["app"][1] == "0004"
     assert project.health()["release"] == "0004"
     assert beside(project) == {name: before[name] for name in BESIDE}
