@@ -376,12 +376,21 @@ def test_an_unhealthy_application_is_left_with_the_two_commands(project: Project
 
 def test_an_unhealthy_application_is_swapped_back_where_that_is_set(project: Project, application: Application) -> None:
     break_after_restore(project, application)
-    project.settings |= {"rollback_swap_back_on_failure": True}
+    git(project, "init", "-q", "-b", "main")
+    for release in ("before", "now"):
+        (project.project / "code.txt").write_text(release, encoding="utf-8")
+        git(project, "add", "-A")
+        git(project, "commit", "-q", "-m", release)
+        git(project, "tag", release)
+    project.settings |= {"rollback_swap_back_on_failure": True, "rollback_previous_ref": "before"}
     before = dump(project)
     run = emergency(project, *YES)
     assert run.returncode != 0
     assert run.outcome == "failed_unchanged", run.output
     assert "exchanged back" in run.message
+    # The code fits the database that is live again.
+    assert (project.project / "code.txt").read_text(encoding="utf-8") == "now"
+    assert git(project, "rev-parse", "--abbrev-ref", "HEAD") == "main"
     assert dump(project) == before
     assert application.running
     assert application.health() == 200
