@@ -139,17 +139,26 @@ def constants(path: Path) -> set[str]:
     }
 
 
+@functools.cache
+def files_that_run(page: str) -> tuple[Path, ...]:
+    """Files of tests that name a guide, and those that import the helpers that do."""
+    every = sorted((REPOSITORY / "tests").rglob("*.py"))
+    naming = [path for path in every if page in constants(path)]
+    helpers = [f"tests.support.{path.stem} import" for path in naming if path.parent.name == "support"]
+    texts = {path: path.read_text(encoding="utf-8") for path in every if helpers}
+    return (*naming, *(path for path, text in texts.items() if any(helper in text for helper in helpers)))
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_of_a_guide_is_run(page: str) -> None:
-    """It has a mark, and README.md has the same command, or a test names the guide and the mark."""
-    named = [texts for path in (REPOSITORY / "tests").rglob("test_*.py") if page in (texts := constants(path))]
+    """It has a mark, and README.md has the same command, or tests name the guide and the mark."""
+    named = set().union(*(constants(path) for path in files_that_run(page)))
     text = (GUIDES / f"{page}.rst").read_text(encoding="utf-8")
     found = blocks(page)
     assert len(found) == len(re.findall(r"code-block:: *(?:bash|sh|shell|console)\b|^\$ ", text, re.MULTILINE))
     for name, body in found:
         assert name, f"{page} has a command without a mark: {body}"
-        same = RUN_BLOCKS.get(name) == body
-        assert same or any(name in texts for texts in named), f"no test runs {name} of {page}"
+        assert RUN_BLOCKS.get(name) == body or name in named, f"no test runs {name} of {page}"
 
 
 def test_the_guides_are_those_of_the_site() -> None:
@@ -176,10 +185,18 @@ def test_the_outcomes_are_those_of_the_collection() -> None:
     assert set(re.findall(r"^   \* - ``(\w+)``$", text, re.MULTILINE)) == {outcome for outcome, _rule in RULES}
 
 
+@functools.cache
+def known_names() -> frozenset[str]:
+    """Settings, and whatever else that begins with rollback_ the collection itself uses."""
+    folders = ("extensions", "playbooks", "plugins", "roles")
+    files = [path for folder in folders for path in (REPOSITORY / folder).rglob("*") if path.suffix in {".py", ".yml"}]
+    return frozenset(name for path in files for name in re.findall(r"\brollback_\w+", path.read_text(encoding="utf-8")))
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_every_setting_and_playbook_that_a_guide_names_exists(page: str) -> None:
     text = (GUIDES / f"{page}.rst").read_text(encoding="utf-8")
-    assert set(re.findall(r"``(rollback_(?!watch_)\w+)(?::[^`]*)?``", text)) - set(settings()) == set()
+    assert set(re.findall(r"``(rollback_\w+)(?::[^`]*)?``", text)) - known_names() == set()
     playbooks = {path.stem for path in (REPOSITORY / "playbooks").glob("*.yml")}
     named = set(re.findall(r"ansible-playbook [^\n]*\bcypher\.rollback\.(\w+)", text))
     assert named - playbooks == set()
