@@ -13,7 +13,7 @@ import typing as t
 import pytest
 
 from tests.support.estate import Estate
-from tests.support.runbook import LIMIT_SECONDS, REPOSITORY, wait_until
+from tests.support.runbook import REPOSITORY, wait_until
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,10 +57,10 @@ def run_and_cut_off(estate: Estate, host: str, stage: str) -> tuple[int, str]:
         try:
             wait_until(
                 lambda: process.poll() is not None or any(begun.items() <= event.items() for event in events(estate)),
-                LIMIT_SECONDS,
+                estate.limit_seconds,
             )
             estate.host(host).cut_off()
-            output, _ = process.communicate(timeout=LIMIT_SECONDS)
+            output, _ = process.communicate(timeout=estate.limit_seconds)
         except BaseException:
             process.kill()
             raise

@@ -13,7 +13,7 @@ import sys
 import typing as t
 
 from tests.support.documentation import command
-from tests.support.runbook import LIMIT_SECONDS, Project, Run
+from tests.support.runbook import Project, Run
 from tests.support.tcp_proxy import TcpProxy
 
 if t.TYPE_CHECKING:
@@ -28,6 +28,9 @@ APP_PORT = 8080
 
 class Estate(Project):
     """A checkout that all hosts have at the same place, and an inventory of several databases and applications."""
+
+    #: A run over three databases sends every module three times.
+    limit_seconds = 600
 
     def __init__(
         self, folder: Path, databases: Mapping[str, Database], hosts: SshHosts, apps: list[str], **settings: t.Any
@@ -142,7 +145,7 @@ class Estate(Project):
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=LIMIT_SECONDS,
+            timeout=self.limit_seconds,
             check=False,
         )
         return Run(done.returncode, done.stdout + done.stderr, None, self.folder)

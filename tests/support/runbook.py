@@ -61,6 +61,9 @@ class Run:
 class Project:
     """A checkout of Cypher ERP on a database, its application, and an inventory that names both."""
 
+    #: Seconds that one run may take.
+    limit_seconds = LIMIT_SECONDS
+
     def __init__(self, folder: Path, database: Database, **settings: t.Any) -> None:
         """:param settings: ``rollback_*`` settings over those of the project."""
         self.folder = folder
@@ -126,7 +129,7 @@ class Project:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=LIMIT_SECONDS,
+            timeout=self.limit_seconds,
             check=False,
         )
         new = [folder for folder in self.run_folders() if folder not in before]
