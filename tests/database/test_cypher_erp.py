@@ -421,12 +421,12 @@ def test_the_control_script_starts_stops_and_tells(app: App, erp: Database) -> N
     assert app.ask("/health")[0] == 503
     before = time.monotonic()
     assert app.control("stop") == 0
-    assert time.monotonic() - before < 1.5
+    assert time.monotonic() - before < 5
     assert app.control("status") == 3
     with pytest.raises(urllib.error.URLError):
         app.ask("/health")
     while erp.execute("SELECT FROM pg_stat_activity WHERE application_name = 'cypher-erp'"):
-        assert time.monotonic() - before < 5, "connections are left"
+        assert time.monotonic() - before < 15, "connections are left"
     assert app.control("start", APP_RELEASE="9999") == 1
 
 
