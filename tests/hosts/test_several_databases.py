@@ -105,7 +105,7 @@ def test_each_database_has_an_outcome_of_its_own(estate: Estate) -> None:
     assert {host: rows[host][2] for host in DATABASES} == outcomes
     assert left(run)["rollback_outcomes"] == outcomes
     reports = {host: estate.reports(host)[0] for host in DATABASES}
-    assert left(run)["rollback_run_id"] == reports["db3"]["run_id"]
+    assert left(run)["rollback_run"] == reports["db3"]["run_id"]
     assert len({report["run_id"] for report in reports.values()}) == 3
     assert {host: report["target"]["database"] for host, report in reports.items()} == {
         host: database.name for host, database in estate.databases.items()
