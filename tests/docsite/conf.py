@@ -56,6 +56,14 @@ def resolve(_app: Sphinx, _env: object, node: pending_xref, content: nodes.TextE
     return None if address is None else nodes.reference("", "", content, internal=False, refuri=address)
 
 
+def leave_out_contents(_app: Sphinx, page: nodes.document) -> None:
+    """The theme has the contents of a page at its side, and shows an error where they are in the text as well."""
+    for topic in list(page.findall(nodes.topic)):
+        if "contents" in topic["classes"]:
+            topic.parent.remove(topic)
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
+    app.connect("doctree-read", leave_out_contents)
     app.connect("missing-reference", resolve)
