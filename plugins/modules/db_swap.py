@@ -130,6 +130,11 @@ kept:
   returned: success
   type: str
   sample: cypher_erp_replaced_20260213_101730
+message:
+  description: One sentence that says what would be exchanged.
+  returned: in check mode
+  type: str
+  sample: Would put cypher_erp_restore_5f0c in the place of cypher_erp.
 ended:
   description: Sessions that were ended, in check mode those that would be.
   returned: success

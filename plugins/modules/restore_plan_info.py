@@ -149,11 +149,26 @@ message:
   returned: success
   type: str
   sample: backup_before_migration_0007_20261122_031005 can be restored.
+purpose:
+  description: What was asked for, as O(purpose).
+  returned: success
+  type: str
+  sample: emergency
 target:
   description: The database that is replaced.
   returned: success
   type: dict
   sample: {"host": "db1", "port": 5432, "database": "cypher_erp", "server_version": "15.18", "system_identifier": "7312345678901234567"}
+exists:
+  description: Whether there is a database of that name. An emergency may make it anew.
+  returned: success
+  type: bool
+  sample: true
+database_bytes:
+  description: Size of the live database in bytes. V(0) where it is not known.
+  returned: success
+  type: int
+  sample: 73400320
 backup:
   description: The backup that is restored. Empty with O(purpose=swap_back).
   returned: success
@@ -191,6 +206,22 @@ kept:
   returned: success
   type: str
   sample: cypher_erp_replaced_20261122_052419
+earlier_kept:
+  description: Databases that were replaced before and are still kept, the newest first, with C(name) and when and by what they were replaced.
+  returned: success
+  type: list
+  elements: dict
+sessions:
+  description: Sessions of the live database that would be ended before the exchange. Empty where only tables are put back.
+  returned: success
+  type: list
+  elements: dict
+changes:
+  description: Properties of the live database that would be others than now.
+  returned: success
+  type: list
+  elements: str
+  sample: ["connection limit is 17, and -1 there."]
 incoming:
   description: The kept database that is swapped back.
   returned: with O(purpose=swap_back)
