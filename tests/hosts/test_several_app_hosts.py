@@ -60,7 +60,7 @@ def run_and_cut_off(estate: Estate, host: str, stage: str) -> tuple[int, str]:
                 estate.limit_seconds,
             )
             estate.host(host).cut_off()
-            output, _ = process.communicate(timeout=estate.limit_seconds)
+            output = process.communicate(timeout=estate.limit_seconds)[0]
         except BaseException:
             process.kill()
             raise

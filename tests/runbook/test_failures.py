@@ -308,7 +308,7 @@ def test_an_application_that_does_not_stop(project: Project, application: Applic
 
 
 def test_an_application_that_does_not_start_again(project: Project, application: Application) -> None:
-    project.settings |= {"rollback_app_start_command": "echo no such release >&2; exit 7", "rollback_app_timeout": 1}
+    project.settings |= {"rollback_app_start_command": "echo no such release >&2; exit 7", "rollback_app_timeout": 3}
     run = project.run("-e", "version=0003")
     assert run.returncode != 0
     assert run.outcome == "needs_attention", run.output
@@ -335,7 +335,7 @@ def test_a_smoke_test_that_fails(project: Project, application: Application) -> 
 
 
 def test_an_application_that_cannot_start_after_a_failed_down(project: Project, application: Application) -> None:
-    project.settings |= {"rollback_app_start_command": "exit 7", "rollback_app_timeout": 1}
+    project.settings |= {"rollback_app_start_command": "exit 7", "rollback_app_timeout": 3}
     add_campaigns(project, "SELECT 1 / 0;\nDROP TABLE b2b.campaigns;")
     before = project.dump()
     run = project.run("-e", "version=0007")

@@ -49,7 +49,7 @@ def test_with_several_databases_the_worst_one_speaks() -> None:
 
 
 def test_every_outcome_of_a_run_has_its_place() -> None:
-    words = {word for word, _ in outcome.RULES} | set(outcome.GOOD)
+    words = {rule[0] for rule in outcome.RULES} | set(outcome.GOOD)
     assert words <= set(artifacts.ORDER)
     good = [artifacts.is_good(word) for word in artifacts.ORDER]
     assert good == sorted(good, reverse=True), "every good outcome comes before every bad one"
