@@ -32,7 +32,7 @@ if t.TYPE_CHECKING:
 
 NOW = dt.datetime(2026, 11, 22, 12, tzinfo=dt.UTC)
 QUICK = {"name": "quick", "query": "SELECT count(*) FROM generate_series(1, 2000)"}
-SLOW = {"name": "slow", "query": "SELECT pg_sleep(CASE WHEN EXISTS (SELECT FROM late) THEN 0.15 ELSE 0.05 END)"}
+SLOW = {"name": "slow", "query": "SELECT pg_sleep(CASE WHEN EXISTS (SELECT FROM late) THEN 0.6 ELSE 0.15 END)"}
 
 
 def write(place: Place, run_id: str, mtime: float, **changes: t.Any) -> None:
