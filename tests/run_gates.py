@@ -45,9 +45,6 @@ SAME_ON_EVERY_MAJOR = (
     "test_retention",
 )
 
-#: What reads the catalogs and the archives of a major, for those between the default one and the newest.
-OF_EVERY_MAJOR = ("test_backup", "test_catalog", "test_cypher_erp", "test_execute", "test_restore", "test_verify")
-
 #: Tests wait for servers more than they compute. Each process has a server of its own, and every test a database.
 PARALLEL = ("--numprocesses=3", "--dist=worksteal")
 
@@ -188,22 +185,20 @@ def hosts_gate() -> Gate:
 
 
 def majors_gate() -> Gate:
-    """The tests of the database, and the runbook over the six migrations, once more on the newest major, and some on the others.
+    """The tests of the database, and the runbook over the six migrations, once more on the newest major.
 
-    What breaks around the database in a runbook's run is the same on every major.
+    What breaks around the database in a runbook's run is the same on every major. Those between are run by ``make matrix``.
     """
     default = find_installation().major if find_installations() else None
-    others = sorted(installation.major for installation in find_installations() if installation.major != default)
+    newest = max((installation.major for installation in find_installations()), default=None)
     ignored = [f"--ignore=tests/database/{name}.py" for name in SAME_ON_EVERY_MAJOR]
     files = [*ignored, *has_tests("database"), "tests/runbook/test_rollback.py"]
-    some = [f"tests/database/{name}.py" for name in OF_EVERY_MAJOR]
-    chosen = [(major, some if major != others[-1] else files) for major in others]
     return Gate(
         "pytest-majors",
-        tuple(("pytest", *PARALLEL, "--server-only", f"--pg-major={major}", *tests) for major, tests in chosen),
+        (("pytest", *PARALLEL, "--server-only", f"--pg-major={newest}", *files),),
         REPOSITORY,
         TESTS,
-        skipped="" if others else "only one PostgreSQL major is installed",
+        skipped="" if newest != default else "only one PostgreSQL major is installed",
     )
 
 
