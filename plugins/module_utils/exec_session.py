@@ -85,7 +85,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
 
     def _open(self, passfile: str) -> subprocess.Popen[bytes]:
         try:
-            holder = subprocess.Popen(  # pylint: disable=consider-using-with
+            holder = subprocess.Popen(  # pylint: disable=consider-using-with  # it ends with the session
                 self.argv("sh", "-c", HOLD, "sh", self.place.folder),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -61,7 +61,7 @@ def test_the_standard_runbook_goes_back_to_the_image_of_the_release(project: Com
     assert project.health()["release"] == "0003"
     manifest = json.loads((project.backups / run.report["backup"]["id"] / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["tools"]["bin_dir"] == "docker compose exec -T db"
-    assert project.compose("exec", "-T", "db", "ls", "/tmp").split() == []  # noqa: S108 - inside
+    assert project.compose("exec", "-T", "db", "ls", "/tmp").split() == []  # noqa: S108 - inside of the container
     assert project.values["ERP_DB_PASSWORD"] not in run.output
 
     undone = project.run(command(GUIDE, "undo"))
@@ -91,7 +91,7 @@ def test_the_emergency_runbook_leaves_every_container_what_it_is(project: Compos
     assert after["app"] != before["app"]
     assert after["worker"] == before["worker"]
     assert project.health()["release"] == "0003"
-    assert project.compose("exec", "-T", "db", "ls", "/tmp").split() == []  # noqa: S108 - inside
+    assert project.compose("exec", "-T", "db", "ls", "/tmp").split() == []  # noqa: S108 - inside of the container
 
 
 def test_an_application_that_never_gets_healthy_needs_attention_until_it_has_its_image(project: ComposeProject) -> None:
