@@ -176,8 +176,8 @@ def has_tests(*folders: str) -> list[str]:
 
 
 def pytest_gate() -> Gate:
-    """Every test but those of several hosts, on the default server, with coverage of the plugins."""
-    folders = has_tests("unit", "page", "database", "runbook", "compose", "docsite")
+    """Every test on the default server, with coverage of the plugins; several hosts have a gate, and so have the pure parts."""
+    folders = has_tests("page", "database", "runbook", "compose", "docsite")
     return Gate("pytest", (("pytest", *PARALLEL, *COVERAGE, *folders),), REPOSITORY, TESTS)
 
 
