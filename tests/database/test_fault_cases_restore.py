@@ -430,7 +430,7 @@ def test_case_68_the_outcome_is_the_same_on_every_major(tmp_path: pathlib.Path) 
             restored = restore.restore_beside(shop.request(path))
             done = shop.exchange(restored.database, path)
             states = [own.execute(STATE, name) for name in ("shop", done.kept)]
-            found[installation.major] = (*states, restored.tables, len(shop.others()), os.listdir(path))
+            found[installation.major] = (*states, restored.tables, len(shop.others()), sorted(os.listdir(path)))
     first = found[min(found)]
     assert (first[0], first[1], first[2]) == ([(500, 5784, 1, 1)], [(10, 81, 2, 0)], {"public.orders": 500})
     assert {major: outcome for major, outcome in found.items() if outcome != first} == {}
