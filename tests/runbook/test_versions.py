@@ -52,6 +52,28 @@ def test_the_lowest_ansible_core_ran_on_the_lowest_and_the_highest_python(found:
     assert matrix.lowest_core() == "2.18.0"
 
 
+def minors(runs: list[dict[str, t.Any]], name: str, parts: int) -> set[str]:
+    """The versions of one component that ran, cut to so many parts."""
+    return {".".join(run[name].split(".")[:parts]) for run in runs}
+
+
+def test_every_ansible_core_ran_on_the_lowest_and_on_the_highest_python_that_it_can_have(
+    found: dict[str, t.Any],
+) -> None:
+    runs = found["runs"]
+    assert minors(runs, "ansible_core", 2) == set(matrix.CORE_PYTHONS)
+    for core, pythons in matrix.CORE_PYTHONS.items():
+        of_core = [run for run in runs if run["ansible_core"].startswith(f"{core}.")]
+        assert minors(of_core, "python", 2) == set(pythons)
+    assert minors(runs, "python", 2) == {"3.11", "3.12", "3.13"}
+    allowed = (matrix.REPOSITORY / "tests" / "requirements-run.txt").read_text(encoding="utf-8").splitlines()
+    assert "ansible-core>=2.18,<2.22" in allowed
+
+
+def test_every_postgresql_from_15_on_that_can_be_had_ran(found: dict[str, t.Any]) -> None:
+    assert minors(found["runs"], "postgresql", 1) == {"15", "16", "17", "18"}
+
+
 def test_a_failure_stands_in_the_table() -> None:
     table = matrix.versions_table({"date": "2026-02-13", "runs": [RUN, {**RUN, "failed": 3}]})
     assert table.startswith("Run on 2026-02-13:\n")
