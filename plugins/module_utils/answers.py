@@ -16,6 +16,10 @@ from .errors import Refused
 YES = ("yes", "true", "y", "da")
 NO = ("no", "false", "n", "nu")
 
+#: What Ansible takes for a switch besides: https://docs.ansible.com/ansible/latest/reference_appendices/YAMLSyntax.html
+ON = ("on", "1", "t")
+OFF = ("off", "0", "f")
+
 
 class NeitherYesNorNo(Refused):
     """An answer to a question of yes or no is something else."""
@@ -28,14 +32,15 @@ def yes_or_no(value: object) -> bool | None:
 
 
 def is_yes(value: object, name: str = "answer") -> bool:
-    """Whether an answer is a yes; none, and an empty one, is a no.
+    """Whether an answer is a yes, or switched on; none, and an empty one, is a no.
 
     :param name: of the extra variable or setting, for the refusal.
     :raises NeitherYesNorNo: for any other word.
     """
     if not given(value):
         return False
-    answer = yes_or_no(value)
+    word = str(value).strip().lower()
+    answer = True if word in ON else False if word in OFF else yes_or_no(word)
     if answer is None:
         raise NeitherYesNorNo(f"{name} is {str(value)[:60]!r}, which is neither yes nor no. Give {name} as yes or no.")
     return answer

@@ -12,7 +12,8 @@ from ansible_collections.cypher.rollback.plugins.module_utils import answers
 
 
 @pytest.mark.parametrize(
-    ("typed", "answer"), [("Yes\r", True), ("y", True), ("da", True), ("nu", False), ("", None), ("?", None)]
+    ("typed", "answer"),
+    [("Yes\r", True), ("y", True), ("da", True), ("nu", False), ("", None), ("?", None), ("1", None)],
 )
 def test_what_somebody_types(typed: str, answer: bool | None) -> None:
     assert answers.yes_or_no(typed) is answer
@@ -24,6 +25,10 @@ def test_what_somebody_types(typed: str, answer: bool | None) -> None:
         ("yes", True),
         (" True ", True),
         (True, True),
+        ("On", True),
+        (1, True),
+        ("off", False),
+        ("0", False),
         ("no", False),
         (False, False),
         ("", False),
