@@ -55,6 +55,9 @@ OF_EVERY_MAJOR = (
 )
 SAME_ON_EVERY_MAJOR = ("killed", "million", "five_thousand", "running_out")
 
+#: The runbooks on a project of Docker Compose.
+COMPOSE_RUNBOOKS = "tests/compose/test_runbooks.py"
+
 #: Tests wait for servers more than they compute. Each process has a server of its own, and every test a database.
 PARALLEL = ("--numprocesses=3", "--dist=worksteal")
 
@@ -137,7 +140,8 @@ def test_gates(copy: pathlib.Path, scratch: pathlib.Path) -> list[Gate]:
         ),
         pytest_gate(),
         majors_gate(),
-        hosts_gate(),
+        waiting_gate("hosts", "tests/hosts"),
+        waiting_gate("compose", COMPOSE_RUNBOOKS),
         molecule_gate(),
     ]
 
@@ -176,33 +180,30 @@ def has_tests(*folders: str) -> list[str]:
 
 
 def pytest_gate() -> Gate:
-    """Every test on the default server, with coverage of the plugins; several hosts have a gate, and so have the pure parts."""
-    folders = has_tests("page", "database", "runbook", "compose", "docsite")
-    return Gate("pytest", (("pytest", *PARALLEL, *COVERAGE, *folders),), REPOSITORY, TESTS)
+    """Every test on the default server, with coverage of the plugins, but for those that have a gate of their own.
 
-
-def hosts_gate() -> Gate:
-    """The tests of several hosts: they mostly wait for one that does not answer, so they go beside everything else."""
-    folders = has_tests("hosts")
-    skipped = "" if folders else "tests/hosts holds no tests"
+    The pure parts are here once more, after ``units``: they take seconds, and without them the coverage would be none.
+    """
+    folders = has_tests("unit", "page", "database", "runbook", "compose", "docsite")
     return Gate(
-        "hosts",
-        (("pytest", "--override-ini=cache_dir=.cache/pytest-hosts", *folders),),
-        REPOSITORY,
-        WAITING,
-        skipped=skipped,
+        "pytest", (("pytest", *PARALLEL, *COVERAGE, f"--ignore={COMPOSE_RUNBOOKS}", *folders),), REPOSITORY, TESTS
     )
 
 
+def waiting_gate(name: str, tests: str) -> Gate:
+    """Tests that mostly wait, for a host that does not answer or a container that does not start: they go beside everything."""
+    return Gate(name, (("pytest", f"--override-ini=cache_dir=.cache/pytest-{name}", tests),), REPOSITORY, WAITING)
+
+
 def majors_gate() -> Gate:
-    """The tests of catalogs and archives, and the runbook over the six migrations, once more on the newest major.
+    """The tests of catalogs and archives, and the runbook over several migrations, once more on the newest major.
 
     What breaks around the database in a runbook's run is the same on every major. Those between are run by ``make matrix``.
     """
     default = find_installation().major if find_installations() else None
     newest = max((installation.major for installation in find_installations()), default=None)
     chosen = ("-k", " and ".join(f"not {word}" for word in SAME_ON_EVERY_MAJOR))
-    runbook = "tests/runbook/test_rollback.py::test_the_six_migrations_are_taken_back_one_after_the_other"
+    runbook = "tests/runbook/test_rollback.py::test_several_versions_go_in_one_transaction"
     files = [*(f"tests/database/test_{name}.py" for name in OF_EVERY_MAJOR), runbook]
     return Gate(
         "pytest-majors",

@@ -11,7 +11,6 @@ import re
 import signal
 import stat
 import threading
-import time
 import typing as t
 from pathlib import Path
 
@@ -344,40 +343,6 @@ def test_an_application_that_cannot_start_after_a_failed_down(project: Project, 
     assert "division by zero" in run.message
     assert project.dump() == before
     assert not application.running
-
-
-@pytest.mark.parametrize("in_process", [True, False])
-def test_the_password_is_nowhere(project: Project, application: Application, in_process: bool) -> None:
-    project.settings |= {"rollback_in_process": in_process}
-    secret = project.database.connection_arguments()["password"]
-    seen: list[str] = []
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.is_set():
-            for item in Path("/proc").glob("[0-9]*/cmdline"):
-                with contextlib.suppress(OSError):
-                    text = item.read_bytes().decode(errors="replace")
-                    if secret in text:
-                        seen.append(text)
-            time.sleep(0.02)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    application.release_file.write_text("0002\n", encoding="utf-8")
-    inventory = project.folder / "hosts.json"
-    try:
-        run = project.run("-e", "version=0003", "-vvv")
-    finally:
-        done.set()
-        watcher.join()
-    assert (run.returncode, run.outcome) == (0, "rolled_back"), run.output
-    assert secret not in run.output
-    assert seen == []
-    kept = {inventory, project.folder / "app.pgpass"}
-    for path in project.folder.rglob("*"):
-        if path.is_file() and path not in kept:
-            assert secret.encode() not in path.read_bytes(), path
 
 
 def test_an_ordinary_owner_can_do_it(project: Project, application: Application) -> None:

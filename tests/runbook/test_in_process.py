@@ -1,20 +1,24 @@
 # Copyright (c) 2026, the cypher.rollback authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Modules sent to their host and modules run in ansible-playbook's own process do the same."""
+"""Modules sent to their host and modules run in ansible-playbook's own process do the same, and neither shows the password."""
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
+import threading
+import time
 import typing as t
+from pathlib import Path
 
 import pytest
 
 from tests.support.runbook import Application, Project, Run
 
 if t.TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
     from tests.conftest import Database
 
@@ -48,7 +52,7 @@ def lasting(value: t.Any) -> t.Any:
         return [lasting(entry) for entry in value]
     return (
         re.sub(
-            r"\d{8}T?_?\d{6}Z?(-\w+)*|test_\w+|/tmp/[^ '\"]*|pid \d+|[0-9.,]+ (s|ms|bytes)\b|:\d{4,5}\b",
+            r"\d{8}T?_?\d{6}Z?(-\w+)*|test_\w+|/tmp/[^ '\"]*|/\S*/pytest-of-[^ '\"]*|pid \d+|[0-9.,]+ (s|ms|bytes)\b|:\d{4,5}\b",
             "…",
             STILL_STARTING.sub("", value),
         )
@@ -77,14 +81,50 @@ def forget_runs(project: Project) -> None:
     shutil.rmtree(project.backups / "runs", ignore_errors=True)
 
 
-def test_a_rollback_reports_the_same(project: Project) -> None:
+@contextlib.contextmanager
+def command_lines_with(secret: str) -> Iterator[list[str]]:
+    """Arguments of any process on this machine that had a text in them during the block."""
+    seen: list[str] = []
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            for item in Path("/proc").glob("[0-9]*/cmdline"):
+                with contextlib.suppress(OSError):
+                    text = item.read_bytes().decode(errors="replace")
+                    if secret in text:
+                        seen.append(text)
+            time.sleep(0.02)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        watcher.join()
+
+
+def files_with(secret: str, project: Project) -> list[Path]:
+    """Files below a project's folder that hold a text, but for those that the test itself wrote."""
+    mine = {project.folder / "hosts.json", project.folder / "app.pgpass"}
+    files = [path for path in project.folder.rglob("*") if path.is_file() and path not in mine]
+    assert len(files) > 20
+    return [path for path in files if secret.encode() in path.read_bytes()]
+
+
+def test_a_rollback_reports_the_same_and_the_password_is_nowhere(project: Project) -> None:
+    secret = project.database.connection_arguments()["password"]
     reports = []
     for in_process in (True, False):
         with Application(project, "0003") as application:
             application.release_file.write_text("0002\n", encoding="utf-8")
             project.settings["rollback_in_process"] = in_process
-            run = project.run("-e", "version=0003", "-vvv")
+            with command_lines_with(secret) as seen:
+                run = project.run("-e", "version=0003", "-vvv")
             assert (run.returncode, run.outcome) == (0, "rolled_back"), run.output
+        assert secret not in run.output
+        assert (seen, files_with(secret, project)) == ([], [])
         # Ansible names the file of a module that it packs.
         assert bool(re.search(r"Using module file \S+/app_command\.py", run.output)) is not in_process
         reports.append(lasting(run.report))

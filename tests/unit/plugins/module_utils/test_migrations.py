@@ -172,6 +172,7 @@ def test_a_version_resolves(raw: object, among: list[Migration], expected: str) 
         ("0003-*", SIX, "version '0003-\\*' is no version"),
         ("a..b", SIX, "version 'a..b' is no version"),
         ("0003\n", SIX, "version '0003\\\\n' is no version"),
+        ("0003\n0004", SIX, "version '0003\\\\n0004' is no version"),
         ("-0003", SIX, "version '-0003' is no version"),
         ("٣", SIX, "version '٣' is no version"),
         ("", SIX, "version is empty.*-e version=0003"),
