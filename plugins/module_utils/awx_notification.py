@@ -29,15 +29,27 @@ def to_send(wanted: dict[str, t.Any], existing: t.Sequence[dict[str, t.Any]], up
     parts = {}
     for part, key in _PARTS.items():
         value = wanted.get(key)
-        if value and (found is None or not _holds(found.get(part), value, update_secrets)):
+        if value and (found is None or not _holds(found.get(part), value, update_secrets, key == "configuration")):
             parts[part] = value
     return parts
 
 
-def _holds(shown: t.Any, value: t.Any, update_secrets: bool) -> bool:
-    """Whether what the controller shows has everything of ``value``, and perhaps more."""
+def _holds(shown: t.Any, value: t.Any, update_secrets: bool, exact_below: bool) -> bool:
+    """Whether what the controller shows is this value, or has everything of it and what the controller added itself.
+
+    :param exact_below: of a dictionary inside, such as the headers of a webhook, it would add nothing: what it has more was taken out
+        of the settings since, or put in by hand.
+    """
     if isinstance(value, dict):
-        return isinstance(shown, dict) and all(_holds(shown.get(key), value[key], update_secrets) for key in value)
+        return isinstance(shown, dict) and all(
+            _holds(shown.get(key), value[key], update_secrets, exact_below)
+            and not (exact_below and _has_more(shown.get(key), value[key]))
+            for key in value
+        )
     if shown == ENCRYPTED:
         return not update_secrets
     return bool(shown == value)
+
+
+def _has_more(shown: t.Any, value: t.Any) -> bool:
+    return isinstance(shown, dict) and isinstance(value, dict) and bool(set(shown) - set(value))

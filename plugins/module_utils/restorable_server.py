@@ -276,7 +276,7 @@ def _check_roles(cursor: psycopg2.extensions.cursor, needs: _Needs) -> list[str]
     if needs.request.missing_roles != "create" or needs.request.purpose == "verify":
         raise CannotRestore(
             f"The backup {needs.manifest.id} needs roles that the server does not have: {named(missing)}. Create them, or have "
-            "them made again from the backup, without passwords: -e rollback_missing_roles=create",
+            "them made again from the backup, without passwords: -e missing_roles=create",
             roles=missing,
         )
     unknown = [name for name in missing if name not in described_roles(needs.manifest)]

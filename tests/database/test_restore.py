@@ -360,7 +360,7 @@ def test_missing_roles_are_refused_or_created_without_passwords(
     for name in (owner, group):
         server.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
     request = restore.RestoreRequest(settings, path, bin_dir=str(server.bin_dir))
-    assert refuse(request, "-e rollback_missing_roles=create").details["roles"] == sorted([group, owner])
+    assert refuse(request, "-e missing_roles=create").details["roles"] == sorted([group, owner])
     create = dataclasses.replace(request, missing_roles="create")
     trap = programs(tmp_path / "bin", request.bin_dir, "exit 1")
     try:

@@ -223,7 +223,7 @@ def test_the_notifications_are_told_of_what_acts(awx: AwxServer) -> None:
         return set(awx.associated.get((kind, item["id"], f"notification_templates_{event}"), []))
 
     for name, job in jobs.items():
-        acts = not name.endswith(("preview", "verify a database", "assess"))
+        acts = not name.endswith(("preview", "assess"))
         assert of("job_templates", job, "error") == (set(told.values()) if acts else set()), name
         assert of("job_templates", job, "success") == ({told["operations"]} if acts else set()), name
     standard = flows["Rollback: preview, approval, rollback"]
@@ -245,11 +245,37 @@ def test_the_backups_are_verified_by_a_schedule(awx: AwxServer) -> None:
 def test_a_second_run_mends_what_somebody_changed_and_writes_nothing_else(operator: Operator, awx: AwxServer) -> None:
     preview = named(awx, "job_templates")["Rollback: preview"]
     described, preview["description"] = preview["description"], "Changed by hand"
-    again = operator.configure()
+    nodes = {node["identifier"]: node for node in awx.objects["workflow_job_template_nodes"].values()}
+    past_the_approval = [nodes["rollback"]["id"]]
+    awx.associated["workflow_job_template_nodes", nodes["preview"]["id"], "always_nodes"] = past_the_approval
+    again = operator.configure(ROLLBACK_BACKUP_KEY_FILE="")
     assert again.returncode == 0, again.output
-    assert [(write.method, write.path) for write in again.writes] == [("PATCH", preview["url"])]
+    assert [(write.method, write.path) for write in again.writes] == [
+        ("PATCH", preview["url"]),
+        ("POST", f"{nodes['preview']['url']}always_nodes/"),
+    ]
     assert preview["description"] == described
-    assert "changed=1" in again.output
+    assert past_the_approval == []
+    assert "changed=2" in again.output
+
+
+@needs_awx
+@pytest.mark.usefixtures("made")
+def test_a_new_secret_is_sent_alone_and_a_notification_that_is_refused_says_why(awx: AwxServer, tmp_path: Path) -> None:
+    (credential,) = awx.objects["credentials"].values()
+    secrets = awx.secrets["credentials", credential["id"]]
+    wrong = {"name": "third", "type": "webhook", "configuration": {"url": "https://x", "password": HOOK_PASSWORD}}
+    settings = {"awx_templates_update_secrets": True, "awx_templates_notifications": [wrong]}
+    operator = Operator(tmp_path, awx, **settings)
+    (tmp_path / "rollback_db_password_file").write_text("n3w-pa55word\n", encoding="utf-8")
+    done = operator.configure(ROLLBACK_BACKUP_KEY_FILE="")
+    assert [write.path for write in done.writes] == [credential["url"], "/api/v2/notification_templates/"]
+    assert awx.secrets["credentials", credential["id"]] == {"db_password": "n3w-pa55word", "backup_key": KEY}
+    assert credential["inputs"] == {"db_password": ENCRYPTED, "backup_key": ENCRYPTED}
+    assert done.returncode != 0
+    assert "Missing required fields for Notification Configuration: ['headers']" in " ".join(done.output.split())
+    assert not [secret for secret in (HOOK_PASSWORD, "n3w-pa55word", KEY) if secret in done.output]
+    awx.secrets["credentials", credential["id"]] = secrets
 
 
 @needs_awx
@@ -270,6 +296,34 @@ def test_an_inventory_that_is_not_there_is_named_before_anything_is_made(tmp_pat
     assert refused.returncode != 0
     assert refused.writes == []
     assert "There is no inventory prod in the organization Default." in " ".join(refused.output.split())
+
+
+@needs_awx
+def test_a_name_that_another_organization_has_too_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    with controller() as server:
+        other = server.add("organizations", {"name": "Other"})
+        kind = server.add("credential_types", {"name": "another", "inputs": {"fields": []}})
+        server.add("inventories", {"name": "production", "organization": other["id"]})
+        server.add(
+            "credentials", {"name": "cypher.rollback", "organization": other["id"], "credential_type": kind["id"]}
+        )
+        webhook = {"url": "https://hooks.example.com/2", "headers": {}}
+        server.add(
+            "notification_templates",
+            {
+                "name": "chat",
+                "organization": other["id"],
+                "notification_type": "webhook",
+                "notification_configuration": webhook,
+            },
+        )
+        refused = Operator(tmp_path, server).configure()
+    assert refused.returncode != 0
+    assert refused.writes == []
+    said = " ".join(refused.output.split())
+    assert "Several organizations have an inventory production." in said
+    assert "There is another credential cypher.rollback, of another type or organization." in said
+    assert "Another organization has a notification chat." in said
 
 
 def test_without_the_collection_of_the_controller_one_sentence_says_how_to_have_it(tmp_path: Path) -> None:

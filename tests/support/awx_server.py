@@ -54,6 +54,7 @@ DEFAULTS: dict[str, Item] = {
 _WEBHOOK = {
     "http_method": "POST", "disable_ssl_verification": False, "username": "", "password": "",
 }  # fmt: skip
+_NEEDED = {"webhook": ("url", "headers"), "slack": ("token", "channels")}
 _SECRETS = {"webhook": ("password",), "slack": ("token",), "email": ("password",)}
 _QUESTION_TYPES: dict[str, type | tuple[type, ...]] = {
     "text": str, "textarea": str, "password": str, "multiplechoice": str, "multiselect": str, "integer": int, "float": (int, float),
@@ -126,9 +127,13 @@ class AwxServer(http.server.ThreadingHTTPServer):
         number = item["id"]
         shown = {name: value for name, value in fields.items() if name not in {"type", "id", "url"}}
         if kind == "credentials" and "inputs" in shown:
-            self.secrets.setdefault((kind, number), {}).update(_raw(shown["inputs"]))
+            # All that there is from now on; what comes as it is shown is kept (awx/main/models/credential.py, Credential.save).
+            had = self.secrets.get((kind, number), {})
+            self.secrets[kind, number] = {
+                name: had[name] if value == ENCRYPTED else value for name, value in shown["inputs"].items()
+            }
             secret = {field["id"] for field in self._type_of(fields, item)["inputs"]["fields"] if field.get("secret")}
-            shown["inputs"] = _hidden({**item.get("inputs", {}), **shown["inputs"]}, secret)
+            shown["inputs"] = _hidden(shown["inputs"], secret)
         if kind == "notification_templates" and "notification_configuration" in shown:
             configuration = shown["notification_configuration"]
             self.secrets.setdefault((kind, number), {}).update(_raw(configuration))
@@ -161,6 +166,11 @@ class AwxServer(http.server.ThreadingHTTPServer):
             raise BadRequest("Playbook not found for project.")
         if kind == "schedules":
             self._judge_schedule(fields)
+        if kind == "notification_templates":
+            needed = _NEEDED.get(fields["notification_type"], ())
+            missing = [name for name in needed if name not in fields["notification_configuration"]]
+            if missing:
+                raise BadRequest(f"Missing required fields for Notification Configuration: {missing}.")
 
     def _judge_schedule(self, fields: Item) -> None:
         if not re.match(r"DTSTART(;TZID=\S+)?:\d{8}T\d{6}Z? RRULE:FREQ=\w+;INTERVAL=\d+", fields.get("rrule", "")):
@@ -313,8 +323,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if body.get("disassociate"):
             numbers.remove(body["id"])
         else:
+            self._judge_link(kind, number, body["id"])
             numbers.append(self.server.objects[other][body["id"]]["id"])
         return 204, None
+
+    def _judge_link(self, kind: str, number: int, child: int) -> None:
+        """Two nodes have one link at the most (awx/api/views, WorkflowJobTemplateNodeChildrenBaseList)."""
+        if kind == "workflow_job_template_nodes":
+            linked = [self.server.associated.get((kind, number, link), []) for link in ASSOCIATIONS[kind]]
+            if any(child in children for children in linked):
+                raise BadRequest("Relationship not allowed.")
 
     def _patch(self, parts: list[str], body: Item) -> tuple[int, t.Any]:
         kind, number = parts[0], int(parts[1])

@@ -44,3 +44,14 @@ def test_a_secret_is_sent_again_where_that_is_asked_for() -> None:
 )
 def test_a_part_that_differs_is_sent(change: dict[str, t.Any], parts: list[str]) -> None:
     assert list(to_send({**WANTED, **change}, [SHOWN], False)) == parts
+
+
+def test_a_header_that_was_taken_out_of_the_settings_is_taken_out_of_the_controller() -> None:
+    shown = {**CONFIGURATION, "password": "$encrypted$", "headers": {"Authorization": "$encrypted$"}}
+    parts = to_send(WANTED, [{**SHOWN, "notification_configuration": shown}], False)
+    assert parts == {"notification_configuration": CONFIGURATION}
+
+
+def test_what_the_controller_keeps_of_older_messages_is_no_difference() -> None:
+    messages = {**SHOWN["messages"], "error": {"message": "bad", "body": "of before"}}
+    assert to_send(WANTED, [{**SHOWN, "messages": messages}], False) == {}
