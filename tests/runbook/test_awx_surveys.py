@@ -193,23 +193,30 @@ def follow(name: str, home: dict[str, str]) -> None:
 def test_the_project_of_the_guide_is_the_whole_one(home: dict[str, str]) -> None:
     follow("project", home)
     listed = subprocess.run(
-        ["git", "ls-files"], cwd=Path(home["HOME"]) / "awx-project", capture_output=True, text=True, check=True
+        ["git", "ls-files"], cwd=Path(home["HOME"]) / "awx" / "project", capture_output=True, text=True, check=True
     )
     files = {str(path.relative_to(PROJECT)) for path in PROJECT.rglob("*") if path.is_file()}
     assert set(listed.stdout.split()) == files
 
 
 def test_the_execution_environment_has_the_clients_of_every_major(home: dict[str, str]) -> None:
+    follow("project", home)
+    own = Path(home["HOME"]) / "awx" / "project" / "collections" / "requirements.yml"
+    own.write_text(
+        "collections:\n  - {name: https://git.example.com/rollback, type: git, version: 1.0.0}\n", encoding="utf-8"
+    )
     follow("environment", home)
     context = Path(home["HOME"]) / "cypher-rollback-ee"
     containerfile = (context / "Containerfile").read_text(encoding="utf-8")
     assert "pgdg-redhat-repo-latest" in containerfile
+    galaxy_stage = containerfile.partition(" AS galaxy")[2].partition("\nFROM ")[0]
+    assert galaxy_stage.index("dnf install -y git-core") < galaxy_stage.index("ansible-galaxy collection install")
     assert "python3.11" in containerfile
     system = (context / "_build" / "bindep.txt").read_text(encoding="utf-8")
     assert re.findall(r"^postgresql(\d+) ", system, re.MULTILINE) == ["15", "16", "17", "18"]
     assert (context / "_build" / "exclude-bindep.txt").read_text(encoding="utf-8").split() == ["postgresql"]
     galaxy = yaml.safe_load((context / "_build" / "requirements.yml").read_text(encoding="utf-8"))
-    assert [collection["name"] for collection in galaxy["collections"]] == ["cypher.rollback"]
+    assert [collection["name"] for collection in galaxy["collections"]] == ["https://git.example.com/rollback"]
     # The distribution's own is left out only because the collection's list has it.
     assert "postgresql [platform:rpm]" in (REPOSITORY / "meta" / "ee-bindep.txt").read_text(encoding="utf-8")
 
