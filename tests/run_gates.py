@@ -67,8 +67,9 @@ NEEDS = {
     "needs_hosts.yml": ("tests.support.ssh_hosts", "--missing"),
 }
 
-#: Lanes run side by side. Two for what computes on one processor, apart by what they write: the checkout or its copy; one for
-#: the tests, which have several processes; one for what mostly waits, for hosts that are cut off and services that start.
+#: Lanes run side by side, and take about as long as each other. Two for what computes on one processor, apart by what they write:
+#: the checkout, the scenarios included, or its copy; one for the tests, which have several processes; one for tests that mostly
+#: wait, for hosts that are cut off and services that start.
 CHECKOUT, COPY, TESTS, WAITING = "checkout", "copy", "tests", "waiting"
 
 
@@ -221,7 +222,7 @@ def molecule_gate() -> Gate:
         "molecule",
         (("python", "-m", "tests.support.postgres_server", "--", "molecule", "test", "--all"),),
         REPOSITORY,
-        WAITING,
+        CHECKOUT,
         environment={"MOLECULE_GLOB": "molecule/*/molecule.yml", "APP_PORT": str(free_port())},
         skipped="" if scenarios else "molecule/ holds no scenarios",
         remark="; ".join(filter(None, map(why_skipped, scenarios))),
