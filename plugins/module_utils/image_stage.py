@@ -8,6 +8,8 @@ from __future__ import annotations
 import typing as t
 
 from .git import one_line
+from .lost_host import is_lost
+from .release import with_hosts
 
 if t.TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,6 +20,7 @@ _NO_CODE: dict[str, t.Any] = {
     **dict.fromkeys(("ref", "commit", "previous_commit", "previous_branch", "stash", "message"), ""),
     "changed": False,
     "failed": False,
+    "lost": False,
 }
 
 
@@ -63,9 +66,11 @@ def note_image(result: Mapping[str, t.Any], host: str, answer: Answer, before: A
         **record,
         "changed": code["changed"] or record["changed"],
         "failed": code["failed"] or record["failed"],
+        # One that was lost before its image was to change stays that, whatever was heard of it since.
+        "lost": code.get("lost", False) or record["lost"],
         "message": " ".join(filter(None, [code["message"], record["message"]])),
     }
-    return _with_host(result, host, together)
+    return with_hosts(result, {**result["hosts"], host: together})
 
 
 def note_image_undo(result: Mapping[str, t.Any], answers: Sequence[Answer]) -> dict[str, t.Any]:
@@ -81,34 +86,22 @@ def note_image_undo(result: Mapping[str, t.Any], answers: Sequence[Answer]) -> d
             message = f"{record['variable']} is {record['image']} again."
             said = " ".join(filter(None, [before["message"] if before.get("undone") else "", message]))
             noted = {**before, **record, "changed": False, "undone": True, "message": said}
-        result = _with_host(result, host, noted)
+        result = with_hosts(result, {**result["hosts"], host: noted})
     return dict(result)
 
 
 def _record(answer: Answer) -> dict[str, t.Any]:
     if "image" not in answer:
         said = one_line(str(answer.get("msg") or "The module gave no answer."))
-        said = f"the host cannot be reached: {said}" if answer.get("unreachable") else said
-        return {"changed": False, "failed": True, "message": said}
+        lost = is_lost(answer)
+        said = f"the host cannot be reached: {said}" if lost else said
+        return {"changed": False, "failed": True, "lost": lost, "message": said}
     told = f"{answer['variable']} is {answer['image']}"
     return {
         **_image_of(answer),
         "stale": list(answer["stale"]),
         "changed": answer["changed"],
         "failed": False,
+        "lost": False,
         "message": told + ("." if answer["changed"] else ", as before."),
-    }
-
-
-def _with_host(result: Mapping[str, t.Any], host: str, record: dict[str, t.Any]) -> dict[str, t.Any]:
-    hosts = {**result["hosts"], host: record}
-    failed = {name: one for name, one in hosts.items() if one["failed"]}
-    return {
-        **result,
-        "skipped": False,
-        "reason": "",
-        "hosts": hosts,
-        "changed": any(one["changed"] for one in hosts.values()),
-        "failed": bool(failed),
-        "message": " ".join(f"{name}: {one['message']}" for name, one in (failed or hosts).items()),
     }

@@ -250,7 +250,7 @@ def note_checkout(result: Mapping[str, t.Any], host: str, answer: Mapping[str, t
 
     :param answer: what the task of that host registered.
     """
-    return _with_hosts(result, {**result["hosts"], host: _host_record(answer)})
+    return with_hosts(result, {**result["hosts"], host: _host_record(answer)})
 
 
 def as_before(answer: Mapping[str, t.Any], before: Mapping[str, t.Any]) -> Mapping[str, t.Any]:
@@ -276,7 +276,7 @@ def note_undo(result: Mapping[str, t.Any], answers: Sequence[Mapping[str, t.Any]
         else:
             message = f"the code is at {record['commit'][:12]} again."
             hosts[host] = {**hosts[host], **record, "changed": False, "undone": True, "message": message}
-    return _with_hosts(result, hosts)
+    return with_hosts(result, hosts)
 
 
 def release_problems(answers: Sequence[Mapping[str, t.Any]]) -> list[str]:
@@ -331,7 +331,8 @@ def _aside(answer: Mapping[str, t.Any]) -> str:
     return f" Local changes in {named(files)} are kept: git stash apply --index {answer['stash']}"
 
 
-def _with_hosts(result: Mapping[str, t.Any], hosts: Mapping[str, dict[str, t.Any]]) -> dict[str, t.Any]:
+def with_hosts(result: Mapping[str, t.Any], hosts: Mapping[str, dict[str, t.Any]]) -> dict[str, t.Any]:
+    """The stage's result with what was done on the hosts, of which one that is lost does not fail the stage."""
     failed = {name: one for name, one in hosts.items() if one["failed"]}
     lost = [name for name, one in failed.items() if one.get("lost")]
     return {

@@ -20,6 +20,7 @@ from ansible_collections.cypher.rollback.plugins.module_utils.image_stage import
     note_image,
     note_image_undo,
 )
+from ansible_collections.cypher.rollback.plugins.module_utils.release import note_checkout
 
 ANSWER: dict[str, t.Any] = {
     "ansible_loop_var": "host",
@@ -95,6 +96,25 @@ def test_the_image_is_noted_beside_the_code_and_taken_back() -> None:
     assert (failed["failed"], failed["message"]) == (True, "app1: No room.")
     assert note_image_undo(noted, [{"skipped": True}]) == noted
     assert note_image_undo(noted, [{**failed, "ansible_loop_var": "h", "h": "app1", "msg": "No."}])["failed"]
+
+
+@pytest.mark.parametrize("lost", [{"unreachable": True}, {"timedout": {"period": 60}}])
+def test_a_host_that_is_lost_while_its_image_changes_keeps_no_other_from_coming_back(lost: dict[str, t.Any]) -> None:
+    blank: dict[str, t.Any] = {"skipped": True, "hosts": {}, "changed": False, "failed": False, "message": ""}
+    noted = note_image(blank, "app1", {"msg": "no route", **lost}, {})
+    noted = note_image(noted, "app2", ANSWER, {})
+    assert (noted["failed"], noted["lost"], noted["changed"]) == (False, ["app1"], True)
+    assert noted["message"] == "app1: the host cannot be reached: no route"
+    refused = note_image(noted, "app3", {"msg": "No room.", "failed": True}, {})
+    assert (refused["failed"], refused["lost"]) == (True, ["app1"])
+
+
+def test_a_host_that_was_lost_at_its_checkout_stays_lost_whatever_its_image_says() -> None:
+    blank: dict[str, t.Any] = {"skipped": True, "hosts": {}, "changed": False, "failed": False, "message": ""}
+    code = note_checkout(blank, "app1", {"unreachable": True, "msg": "no route"})
+    for answer in ({"unreachable": True, "msg": "no route"}, ANSWER):
+        noted = note_image(code, "app1", answer, {})
+        assert (noted["failed"], noted["lost"], noted["hosts"]["app1"]["failed"]) == (False, ["app1"], True), answer
 
 
 def test_what_compose_lists_is_read_from_lines_and_from_one_list() -> None:
