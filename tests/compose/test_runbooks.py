@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import threading
 import typing as t
 
+import pytest
 import yaml
 
 from tests.support.compose_project import LIMIT_SECONDS
@@ -18,6 +20,8 @@ from tests.support.documentation import GUIDES, command
 from tests.support.settings_table import settings
 
 if t.TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.support.compose_project import ComposeProject
 
 GUIDE = "guide_docker_compose"
@@ -38,9 +42,31 @@ def beside(project: ComposeProject) -> dict[str, tuple[str, str, str]]:
     return {name: look for name, look in looks(project).items() if name in BESIDE}
 
 
-def test_the_standard_runbook_goes_back_to_the_image_of_the_release(project: ComposeProject) -> None:
+def git(project: ComposeProject, *words: str) -> str:
+    """What git says in the project."""
+    command = ["git", "-c", "user.name=t", "-c", "user.email=t@example.com", *words]
+    return subprocess.run(command, cwd=project.project, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture
+def checkout(project: ComposeProject) -> Iterator[ComposeProject]:
+    """The project as a checkout of the newer release, with a tag on the one before; ``.env`` is no part of it."""
+    release = project.project / "release.txt"
+    git(project, "init", "--quiet", "--initial-branch=main")
+    (project.project / ".git" / "info" / "exclude").write_text(".env\n", encoding="utf-8")
+    for number in ("0003", "0004"):
+        release.write_text(f"{number}\n", encoding="utf-8")
+        git(project, "add", "--all")
+        git(project, "commit", "--quiet", "--message", number)
+        git(project, "tag", f"v{number}")
+    yield project
+    shutil.rmtree(project.project / ".git")
+
+
+def test_the_standard_runbook_goes_back_to_the_image_and_the_checkout_of_the_release(checkout: ComposeProject) -> None:
+    project = checkout
     project.reset("0004")
-    project.settings |= IMAGE
+    project.settings |= {**IMAGE, "rollback_previous_ref": "v0003"}
     before, file = looks(project), project.environment_file.read_bytes()
 
     preview = project.run(command(GUIDE, "preview"))
@@ -58,6 +84,7 @@ def test_the_standard_runbook_goes_back_to_the_image_of_the_release(project: Com
     assert (after["app"][1], after["worker"]) == ("0003", before["worker"])
     assert project.environment_file.read_bytes() == file.replace(b"APP_TAG=0004", b"APP_TAG=0003")
     assert project.environment_file.stat().st_mode & 0o777 == 0o600
+    assert git(project, "rev-parse", "HEAD") == git(project, "rev-parse", "v0003^{commit}")
     assert project.health()["release"] == "0003"
     manifest = json.loads((project.backups / run.report["backup"]["id"] / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["tools"]["bin_dir"] == "docker compose exec -T db"
@@ -67,6 +94,7 @@ def test_the_standard_runbook_goes_back_to_the_image_of_the_release(project: Com
     undone = project.run(command(GUIDE, "undo"))
     assert (undone.returncode, undone.outcome) == (0, "restored"), undone.output
     assert project.environment_file.read_bytes() == file
+    assert git(project, "symbolic-ref", "--short", "HEAD") == "main"
     assert looks(project)["app"][1] == "0004"
     assert project.health()["release"] == "0004"
     assert beside(project) == {name: before[name] for name in BESIDE}
@@ -94,7 +122,23 @@ def test_the_emergency_runbook_leaves_every_container_what_it_is_and_a_wrong_ima
     assert after["worker"] == before["worker"]
     assert project.health()["release"] == "0003"
     assert project.compose("exec", "-T", "db", "ls", "/tmp").split() == []  # noqa: S108 - inside of the container
+    rows_put_back(project)
     exchanged_back(project)
+
+
+def rows_put_back(project: ComposeProject) -> None:
+    """A table alone is put back from the same backup, whose archive is read inside the container."""
+    orders = "SELECT o::text FROM b2b.orders AS o ORDER BY o.id"
+    before = project.execute(orders)
+    project.execute("UPDATE b2b.orders SET notes = 'damaged'")
+    run = project.run(f"{command(GUIDE, 'emergency').rstrip()} -e tables=b2b.orders")
+    assert (run.returncode, run.outcome) == (0, "restored"), run.output
+    assert run.report is not None
+    assert [(table["identity"], table["changed"]) for table in run.report["restore"]["put_back"]["tables"]] == [
+        ("b2b.orders", len(before))
+    ]
+    assert project.execute(orders) == before
+    assert project.compose("exec", "-T", "db", "ls", "/tmp").split() == []  # noqa: S108 - inside of the container
 
 
 def exchanged_back(project: ComposeProject) -> None:
