@@ -16,11 +16,18 @@ from .application import without_passwords
 from .errors import Refused
 
 if t.TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
 LIMIT_SECONDS = 60
+#: The project's own file of variables.
+ENVIRONMENT_FILE = ".env"
 
 _CONFIG_HASH = re.compile(r"com\.docker\.compose\.config-hash=([0-9a-f]+)")
+#: How ``docker compose run`` calls its containers, where it is not told otherwise.
+_ONE_OFF_NAME = re.compile(r"[-_]run[-_][0-9a-f]{12}$")
+_DEFINITION = re.compile(r"^[ \t]*(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)[ \t]*[=:]", re.MULTILINE)
+#: What finds the programs and the engine: without them the question could not be asked.
+_NEEDED = ("PATH", "HOME")
 
 
 class ComposeRefused(Refused):
@@ -47,7 +54,7 @@ class Container:
 
 @dataclasses.dataclass(frozen=True)
 class Compose:
-    """The project in one folder.
+    """The project in one folder, as ``docker compose --project-directory`` and so the start take it.
 
     :param folder: ``rollback_project_dir``.
     """
@@ -64,33 +71,72 @@ class Compose:
         services: dict[str, dict[str, t.Any]] = json.loads(text).get("services") or {}
         return services
 
+    def version(self) -> tuple[int, ...]:
+        """The version of Docker Compose, such as ``(2, 26)``; empty where it is none that can be compared."""
+        found = re.match(r"v?(\d+)\.(\d+)", self._docker(["docker", "compose", "version", "--short"]).stdout.strip())
+        return tuple(int(number) for number in found.groups()) if found else ()
+
+    def is_the_same_inside(self) -> bool:
+        """Whether ``docker compose``, called in the folder, takes the same project, paths and name included."""
+        own = self._docker(["docker", "compose", "config", "--format", "json"], {"PWD": os.path.abspath(self.folder)})
+        return own.returncode == 0 and json.loads(own.stdout) == self._whole()
+
+    def overridden(self) -> list[str]:
+        """The variables of the project's ``.env`` in whose place the environment of this process has other values.
+
+        Only those that change the project: Docker Compose prefers the environment to the file.
+        """
+        names = [name for name in self._defined() if name in os.environ and name not in _NEEDED]
+        present = self._whole() if names else {}
+        if not names or self._whole(without=names) == present:
+            return []
+        return [name for name in names if self._whole(without=[name]) != present] or names
+
+    def _whole(self, without: Collection[str] = ()) -> t.Any:
+        return json.loads(self._project("config", "--format", "json", without=without))
+
+    def _defined(self) -> list[str]:
+        """Names of the variables that the project's ``.env`` defines; none where there is no such file."""
+        try:
+            with open(os.path.join(self.folder, ENVIRONMENT_FILE), encoding="utf-8", errors="replace") as file:
+                return list(dict.fromkeys(_DEFINITION.findall(file.read())))
+        except OSError:
+            return []
+
     def hashes(self) -> dict[str, str]:
         """Hash of the definition of each service."""
         lines = self._project("config", "--hash", "*").splitlines()
         return dict(line.split(None, 1) for line in lines if len(line.split()) == 2)
 
     def containers(self) -> dict[str, list[Container]]:
-        """The containers of each service, those that do not run included.
+        """The containers of each service, those that do not run included, those of ``docker compose run`` not.
 
         :raises ComposeRefused: the engine does not answer.
         """
+        return _by_service(entry for entry in self._listed() if not is_one_off(entry))
+
+    def one_offs(self) -> dict[str, list[Container]]:
+        """The containers of ``docker compose run`` by service: a stop and a start of the service leave them alone.
+
+        :raises ComposeRefused: the engine does not answer.
+        """
+        return _by_service(entry for entry in self._listed() if is_one_off(entry))
+
+    def _listed(self) -> list[dict[str, t.Any]]:
         done = self._run("ps", "--all", "--format", "json")
         if done.returncode:
             raise ComposeRefused(
                 f"Docker's engine cannot be asked on this host: {_said(done)}. Start it, or let the user that this runs as reach it "
                 "(ansible_become, or the group docker)."
             )
-        found: dict[str, list[Container]] = {}
-        for entry in entries(done.stdout):
-            found.setdefault(str(entry.get("Service")), []).append(_container(entry))
-        return found
+        return entries(done.stdout)
 
     def has_image(self, image: str) -> bool:
         """Whether an image is on this host."""
         return self._docker(["docker", "image", "inspect", "--format", "{{.Id}}", image]).returncode == 0
 
-    def _project(self, *words: str, variables: Mapping[str, str] | None = None) -> str:
-        done = self._run(*words, variables=variables)
+    def _project(self, *words: str, variables: Mapping[str, str] | None = None, without: Collection[str] = ()) -> str:
+        done = self._run(*words, variables=variables, without=without)
         if done.returncode:
             raise ComposeRefused(
                 f"Docker Compose cannot read the project in {self.folder} (rollback_project_dir): {_said(done)}. "
@@ -98,18 +144,23 @@ class Compose:
             )
         return done.stdout
 
-    def _run(self, *words: str, variables: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    def _run(
+        self, *words: str, variables: Mapping[str, str] | None = None, without: Collection[str] = ()
+    ) -> subprocess.CompletedProcess[str]:
         if not os.path.isdir(self.folder):
             raise ComposeRefused(f"rollback_project_dir {self.folder!r} is no folder on this host. Correct it.")
-        return self._docker(["docker", "compose", *words], variables)
+        return self._docker(["docker", "compose", "--project-directory", self.folder, *words], variables, without)
 
-    def _docker(self, argv: list[str], variables: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    def _docker(
+        self, argv: list[str], variables: Mapping[str, str] | None = None, without: Collection[str] = ()
+    ) -> subprocess.CompletedProcess[str]:
+        # The compose file may take values from the environment, as it does where Ansible starts the services.
+        environment = {name: value for name, value in os.environ.items() if name not in without}
         try:
             return subprocess.run(
                 argv,
                 cwd=self.folder,
-                # The compose file may take values from the environment, as it does where Ansible starts the services.
-                env={**os.environ, **(variables or {})},
+                env={**environment, **(variables or {})},
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
@@ -124,7 +175,7 @@ class Compose:
             ) from err
         except subprocess.TimeoutExpired as err:
             raise ComposeRefused(
-                f"Docker gave no answer to {' '.join(argv[:3])!r} within {LIMIT_SECONDS} s. Look at its engine: docker info"
+                f"Docker gave no answer to {' '.join(argv)!r} within {LIMIT_SECONDS} s. Look at its engine: docker info"
             ) from err
 
 
@@ -135,6 +186,20 @@ def entries(text: str) -> list[dict[str, t.Any]]:
         if line.startswith(("{", "[")):
             value = json.loads(line)
             found.extend(value if isinstance(value, list) else [value])
+    return found
+
+
+def is_one_off(entry: Mapping[str, t.Any]) -> bool:
+    """Whether a container that is listed was made by ``docker compose run``, and is none of the service's own."""
+    if entry.get("Labels"):
+        return "com.docker.compose.oneoff=True" in str(entry["Labels"]).split(",")
+    return bool(_ONE_OFF_NAME.search(str(entry.get("Name") or "")))
+
+
+def _by_service(listed: Iterable[Mapping[str, t.Any]]) -> dict[str, list[Container]]:
+    found: dict[str, list[Container]] = {}
+    for entry in listed:
+        found.setdefault(str(entry.get("Service")), []).append(_container(entry))
     return found
 
 

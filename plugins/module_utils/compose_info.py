@@ -9,7 +9,7 @@ import dataclasses
 import re
 import typing as t
 
-from .compose import Compose, ComposeRefused
+from .compose import ENVIRONMENT_FILE, Compose, ComposeRefused
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +18,8 @@ if t.TYPE_CHECKING:
 
 #: Last part of the name of an image that is PostgreSQL, whoever built it.
 _DATABASE_IMAGE = re.compile(r"(?:^|/)(?:postgres|postgresql|postgis|timescaledb|timescaledb-ha|pgvector)(?:[:@]|$)")
+#: The oldest Docker Compose that the start can use.
+_OLDEST = (2, 18)
 _LOCAL = ("localhost", "127.0.0.1", "::1", "")
 
 
@@ -44,7 +46,12 @@ def look(question: Question) -> dict[str, t.Any]:
     """
     compose = Compose(question.project_dir)
     defined, hashes, containers = compose.config(), compose.hashes(), compose.containers()
-    problems = [problem for name in question.services for problem in _problems(question, name, defined, containers)]
+    one_offs = compose.one_offs()
+    problems = [
+        *_project_problems(compose),
+        *(problem for name in question.services for problem in _problems(question, name, defined, containers)),
+        *(problem for name in question.services for problem in _one_off_problems(name, one_offs.get(name, ()))),
+    ]
     if problems:
         raise ComposeRefused(" ".join(problems), problems=problems)
     found = {name: containers[name] for name in question.services}
@@ -58,6 +65,49 @@ def look(question: Question) -> dict[str, t.Any]:
         },
         "warnings": [text for name in question.services for text in _warnings(name, found[name], hashes.get(name, ""))],
     }
+
+
+def _project_problems(compose: Compose) -> Iterator[str]:
+    version = compose.version()
+    if version and version < _OLDEST:
+        yield f"Docker Compose is {'.'.join(map(str, version))}, and has to be {'.'.join(map(str, _OLDEST))} or newer. Update it."
+    if not compose.is_the_same_inside():
+        yield (
+            f"docker compose takes another project in {compose.folder} than docker compose --project-directory {compose.folder}, as the "
+            "start calls it, and would make other containers. Set rollback_project_dir to the folder that holds the compose file."
+        )
+    names = compose.overridden()
+    if names:
+        yield (
+            f"{', '.join(names)} {'has' if len(names) == 1 else 'have'} another value in the environment of this run than in "
+            f"{compose.folder}/{ENVIRONMENT_FILE}, and Docker Compose would start the application with that of the run. For the run: "
+            f"unset {' '.join(names)}. What the rollback itself takes from there can be set as rollback_db_* in the inventory instead."
+        )
+
+
+def _one_off_problems(name: str, one_offs: Sequence[Container]) -> Iterator[str]:
+    for container in one_offs:
+        if container.state in ("running", "restarting", "paused"):
+            yield (
+                f"{container.name} was made by docker compose run {name} and {'is paused' if container.state == 'paused' else 'runs'}: "
+                f"it would go on, and could write, while {name} is stopped. Let it end, or: docker stop {container.name}."
+            )
+
+
+def _count_problems(question: Question, name: str, wanted: int, found: int) -> Iterator[str]:
+    if found != wanted:
+        yield (
+            f"{name} has {found} container{'' if found == 1 else 's'}, and the compose file wants {wanted}: the start would "
+            f"{'remove' if found > wanted else 'make'} {abs(found - wanted)}. Write deploy.replicas: {found} into the file, or have as "
+            f"many as it says: docker compose --project-directory {question.project_dir} up --detach --no-deps --no-recreate {name}."
+        )
+
+
+def _replicas(service: Mapping[str, t.Any]) -> int:
+    """How many containers of a service the file wants."""
+    deployed = (service.get("deploy") or {}).get("replicas")
+    values = [value for value in (service.get("scale"), deployed) if value is not None]
+    return int(values[0]) if values else 1
 
 
 def _problems(
@@ -81,7 +131,9 @@ def _problems(
             f"{name} has no container, and a rollback makes and pulls none. Make it: docker compose --project-directory "
             f"{question.project_dir} create {name}. Or take it out of rollback_app_services."
         )
-    for container in containers.get(name, ()):
+        return
+    yield from _count_problems(question, name, _replicas(defined[name]), len(containers[name]))
+    for container in containers[name]:
         if container.state == "paused":
             yield f"{container.name} is paused and cannot end by itself. Let it go on first: docker unpause {container.name}."
         elif container.state in ("dead", "removing"):

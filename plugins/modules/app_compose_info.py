@@ -14,8 +14,12 @@ author:
 description:
   - Reads the project, asks the engine for its containers, and refuses what would only show once the application is stopped.
   - Refused are a project that cannot be read, an engine that does not answer, services that the project does not have, the
-    service of the database itself, services without a container, since none is made or pulled by a rollback, and containers
-    that are paused or dead.
+    service of the database itself, services without a container, since none is made or pulled by a rollback, services with more
+    or fewer containers than the compose file wants, and containers that are paused or dead.
+  - Refused is a container of C(docker compose run) that runs, since neither a stop nor a start of its service reaches it. One that
+    has ended is left out of the result.
+  - Refused are a project that C(docker compose) takes for another one in its folder than the start does, variables of C(.env) that
+    have another value in the environment, where that changes the project, and a Docker Compose that is too old.
   - A container that was made from another definition than the present one is a warning, and so is one that does not run.
 extends_documentation_fragment:
   - cypher.rollback.attributes
