@@ -13,13 +13,11 @@ import stat
 import tempfile
 import typing as t
 
-from .compose import Compose, ComposeRefused
+from .compose import ENVIRONMENT_FILE, Compose, ComposeRefused
 from .errors import NeedsAttention
 
 if t.TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-ENVIRONMENT_FILE = ".env"
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 #: A tag, or a whole reference with registry, port, tag and digest.
@@ -69,6 +67,7 @@ def change_image(wanted: ImageWanted, *, make_change: bool = True) -> dict[str, 
     path = os.path.realpath(os.path.join(wanted.project_dir, ENVIRONMENT_FILE))
     text = _read(path)
     line = find_line(text, wanted.variable, path)
+    _refuse_irretrievable(wanted.variable, line.value, path)
     compose = Compose(wanted.project_dir)
     images = _images(compose, wanted)
     _refuse_useless(wanted, images, line)
@@ -149,6 +148,16 @@ def with_value(text: str, line: Line, value: str) -> str:
     return changed
 
 
+def _refuse_irretrievable(variable: str, value: str, path: str) -> None:
+    """A present value that could not be put back, because it is none of its own."""
+    if not _VALUE.fullmatch(value):
+        what = "no tag and no name of an image" if value else "empty"
+        raise ComposeRefused(
+            f"The value of {variable} in {path} is {what}, so it could not be put back where the way back needs it. Write the tag, or "
+            "the whole name, of the image that runs now there, as it is."
+        )
+
+
 def _images(compose: Compose, wanted: ImageWanted) -> dict[str, dict[str, str]]:
     before, after = compose.config(), compose.config({wanted.variable: wanted.value})
     return {
@@ -179,10 +188,19 @@ def _refuse_missing(compose: Compose, images: Mapping[str, Mapping[str, str]]) -
 
 
 def _refuse_unwritable(path: str) -> None:
-    if not (os.access(path, os.W_OK) and os.access(os.path.dirname(path), os.W_OK | os.X_OK)):
+    try:
+        facts = os.stat(path)
+    except OSError as err:
+        raise ComposeRefused(f"{path} cannot be read ({err.strerror}).") from err
+    user = os.geteuid()
+    writable = os.access(path, os.W_OK) and os.access(os.path.dirname(path), os.W_OK | os.X_OK)
+    # The new file has to get owner and group of the old one, which only root may give away.
+    its_own = facts.st_uid == user and facts.st_gid in (*os.getgroups(), os.getegid())
+    if not writable or (user != 0 and not its_own):
+        why = "cannot be written" if not writable else "cannot be replaced with its owner and group kept"
         raise ComposeRefused(
-            f"{path} cannot be written by the user with id {os.geteuid()} that this runs as. Change that (ansible_become), or leave "
-            "rollback_previous_image empty."
+            f"{path} {why} by the user with id {user} that this runs as; it belongs to {facts.st_uid}:{facts.st_gid}. Change that "
+            "(ansible_become), or leave rollback_previous_image empty."
         )
 
 

@@ -16,6 +16,8 @@ description:
     stays, and so do its owner and mode. It is replaced by one rename.
   - Refuses an image that is not on the host. Nothing is pulled, and no container is touched. Those that are to be made anew are
     named in the result.
+  - Refuses a present value that is empty or made of another variable, which could not be put back, and a file that the user may
+    write but not replace with owner and group kept.
   - Where the project does not follow the changed file, the file is put back as it was.
 extends_documentation_fragment:
   - cypher.rollback.attributes

@@ -5,9 +5,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import typing as t
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
+from ansible_collections.cypher.rollback.plugins.module_utils import compose_image
 from ansible_collections.cypher.rollback.plugins.module_utils.compose import ComposeRefused, entries
 from ansible_collections.cypher.rollback.plugins.module_utils.compose_image import (
     ImageWanted,
@@ -21,6 +26,9 @@ from ansible_collections.cypher.rollback.plugins.module_utils.image_stage import
     note_image_undo,
 )
 from ansible_collections.cypher.rollback.plugins.module_utils.release import note_checkout
+
+if t.TYPE_CHECKING:
+    from pathlib import Path
 
 ANSWER: dict[str, t.Any] = {
     "ansible_loop_var": "host",
@@ -72,6 +80,37 @@ def test_a_variable_that_is_not_defined_once_is_refused(text: str) -> None:
 def test_what_means_nothing_is_refused_before_anything_is_asked(variable: str, value: str, named: str) -> None:
     with pytest.raises(ComposeRefused, match=named):
         change_image(ImageWanted("/nowhere", variable, value, ["web"]))
+
+
+@pytest.mark.parametrize("present", ["", "'' # none", "${BASE}", "${BASE:-v2}", "-v2"])
+def test_a_value_that_could_not_be_put_back_is_refused_with_nothing_changed(tmp_path: Path, present: str) -> None:
+    file = tmp_path / ".env"
+    file.write_text(f"BASE=v2\nTAG={present}\n", encoding="utf-8")
+    with pytest.raises(ComposeRefused, match="could not be put back"):
+        change_image(ImageWanted(str(tmp_path), "TAG", "v1", ["web"]))
+    assert file.read_text(encoding="utf-8") == f"BASE=v2\nTAG={present}\n"
+
+
+@pytest.mark.parametrize(
+    ("user", "groups", "refused"),
+    [(0, [0], False), (1000, [1000, 33], False), (1000, [1000], True), (1001, [33], True)],
+)
+def test_a_file_whose_owner_could_not_be_kept_is_refused_before_anything_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user: int, groups: list[int], refused: bool
+) -> None:
+    # Writable for all of them, as a file with mode 0666 in such a folder is.
+    facts = {"st_uid": 1000, "st_gid": 33}
+    answers = {
+        "stat": SimpleNamespace(**facts),
+        "access": True,
+        "geteuid": user,
+        "getegid": groups[0],
+        "getgroups": groups,
+    }
+    fake = {name: Mock(return_value=answer) for name, answer in answers.items()}
+    monkeypatch.setattr(compose_image, "os", SimpleNamespace(path=os.path, W_OK=os.W_OK, X_OK=os.X_OK, **fake))
+    with pytest.raises(ComposeRefused, match="1000:33") if refused else contextlib.nullcontext():
+        compose_image._refuse_unwritable(str(tmp_path / ".env"))
 
 
 def test_the_plan_names_the_image_beside_the_code() -> None:
