@@ -9,7 +9,13 @@ import importlib.util
 import typing as t
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.cypher.rollback.plugins.module_utils.app_stage import acted_on, note, ran_before, refusals
+from ansible_collections.cypher.rollback.plugins.module_utils.app_stage import (
+    acted_on,
+    note,
+    ran_before,
+    refusals,
+    services_up,
+)
 from ansible_collections.cypher.rollback.plugins.module_utils.application import driver_problems
 from ansible_collections.cypher.rollback.plugins.module_utils.image_stage import image_plan, note_image, note_image_undo
 from ansible_collections.cypher.rollback.plugins.module_utils.lost_host import application_problems
@@ -75,8 +81,8 @@ def app_ran_before(host: str, evidence: t.Any) -> list[str]:
 
 def compose_services(before: t.Any, stage: str, services: t.Any) -> list[str]:
     """The services that are to be stopped or started: those of the setting that are not yet as wanted."""
-    running = [line.strip() for line in before.get("stdout_lines") or []]
-    return acted_on({"stage": stage, "services": services}, running) if before.get("rc") == 0 else []
+    running = services_up(before, stage)
+    return acted_on({"stage": stage, "services": services}, running) if running is not None else []
 
 
 def compose_problems(answers: t.Any) -> list[str]:

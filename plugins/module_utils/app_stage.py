@@ -9,7 +9,7 @@ import dataclasses
 import typing as t
 
 from .application import without_passwords
-from .compose import entries
+from .compose import entries, is_one_off
 from .lost_host import answered, is_lost, trouble
 
 if t.TYPE_CHECKING:
@@ -165,7 +165,7 @@ def ran_before(host: str, evidence: Evidence) -> list[str]:
         return [host] if found.get("was_running") is not False else []
     services = list(evidence.get("services") or [])
     if evidence["driver"] == "docker_compose":
-        running = _services(found)
+        running = services_up(found, "stop")
         return [_named(host, name) for name in services if running is None or name in running]
     # One word a unit, see systemctl(1), is-active; what is on its way down ran.
     states = dict(zip(services, found.get("stdout_lines") or [], strict=False))
@@ -254,23 +254,33 @@ def _is_up(state: str) -> bool | None:
 
 def _compose_units(evidence: Evidence) -> dict[str, Found]:
     before, acted, after = (evidence.get(name) or {} for name in ("before", "acted", "after"))
-    were = _services(before)
+    stage, check_mode = evidence["stage"], bool(evidence.get("check_mode"))
     told = not acted.get("skipped")
-    are = were if not told else _services(after)
-    said = trouble(before) or (told and (trouble(acted) or str(acted.get("msg") or ""))) or (told and trouble(after))
+    were = services_up(before, stage)
+    are = services_up(after, stage) if told else were
+    answers = (before, acted, after) if told else (before,)
+    said = next(filter(None, map(_compose_trouble, answers)), "") or (str(acted.get("msg") or "") if told else "")
     units = {}
     for name in evidence["services"]:
         was = None if were is None else name in were
-        attempted = told and was is not None and name in (acted_on(evidence, were or ()))
+        # In check mode a command is skipped; what it would do takes its place.
+        attempted = (told or check_mode) and was is not None and name in acted_on(evidence, were or ())
         running = None if are is None else name in are
-        if evidence["stage"] == "restart" and running and told and acted.get("msg"):
+        if stage == "restart" and running and told and acted.get("msg"):
             # It runs, but Compose waited in vain for its health check.
             running = None
-        if evidence.get("check_mode") and attempted and not trouble(acted):
+        if check_mode and attempted and not trouble(acted):
             running = not was
-        told_us = str(said or "Docker Compose says that it " + _word(running) + ".")
+        told_us = said or f"Docker Compose says that it {_word(running)}."
         units[name] = Found(was, running, attempted, told_us, any(map(is_lost, (before, acted, after))))
     return units
+
+
+def _compose_trouble(answer: Answer) -> str:
+    """Why a command gave no answer, in its own last words; an empty string when it did."""
+    said = trouble(answer)
+    words = [line.strip() for line in str(answer.get("stderr") or "").splitlines() if line.strip()]
+    return said if not said or is_lost(answer) or not words else " ".join(words[-3:])
 
 
 def acted_on(evidence: Evidence, running: Sequence[str] | set[str]) -> list[str]:
@@ -279,14 +289,27 @@ def acted_on(evidence: Evidence, running: Sequence[str] | set[str]) -> list[str]
     return [name for name in evidence["services"] if (name in running) is not wanted]
 
 
-def _services(answer: Answer) -> set[str] | None:
-    """The services that run, from their names or from ``docker compose ps --format json``."""
+def services_up(answer: Answer, stage: str) -> set[str] | None:
+    """The services that run, from ``docker compose ps --all --format json`` or from their names; ``None`` where nobody can tell.
+
+    :param stage: for ``stop`` a service runs where any of its containers does, for ``restart`` where every one does.
+    """
     if trouble(answer) or "stdout_lines" not in answer:
         return None
-    listed = entries("\n".join(answer["stdout_lines"]))
-    if listed:
-        return {str(entry.get("Service")) for entry in listed if entry.get("State") in COMPOSE_UP}
-    return {line.strip() for line in answer["stdout_lines"] if line.strip()}
+    lines = [line.strip() for line in answer["stdout_lines"] if line.strip()]
+    if not any(line.startswith(("{", "[")) for line in lines):
+        return set(lines)
+    states: dict[str, list[str]] = {}
+    for entry in _own(lines):
+        states.setdefault(str(entry.get("Service")), []).append(str(entry.get("State")).lower())
+    if stage == "restart":
+        return {name for name, found in states.items() if set(found) == {"running"}}
+    return {name for name, found in states.items() if set(found) & set(COMPOSE_UP)}
+
+
+def _own(lines: Sequence[str]) -> list[dict[str, t.Any]]:
+    """The services' own containers: those of ``docker compose run`` are neither stopped nor started."""
+    return [entry for entry in entries("\n".join(lines)) if not is_one_off(entry)]
 
 
 def _killed(evidence: Evidence) -> list[str]:
@@ -294,7 +317,7 @@ def _killed(evidence: Evidence) -> list[str]:
     if evidence["driver"] != "docker_compose" or evidence["stage"] != "stop":
         return []
     units = units_of(evidence)
-    listed = entries("\n".join((evidence.get("after") or {}).get("stdout_lines") or []))
+    listed = _own((evidence.get("after") or {}).get("stdout_lines") or [])
     killed = {str(entry.get("Service")) for entry in listed if entry.get("ExitCode") == KILLED}
     return [name for name, unit in units.items() if unit.attempted and name in killed]
 

@@ -8,19 +8,48 @@
 
 from __future__ import annotations
 
+import json
 import os
+import secrets
 import subprocess
+import sys
 import typing as t
+from pathlib import Path
 
 import pytest
+import yaml
 from ansible_collections.cypher.rollback.plugins.module_utils.compose import ComposeRefused
 from ansible_collections.cypher.rollback.plugins.module_utils.compose_image import ImageWanted, change_image
 from ansible_collections.cypher.rollback.plugins.module_utils.compose_info import Question, look
 
+from tests.support.compose_project import LIMIT_SECONDS, PULL_POLICY, PYTHON_IMAGE, REPOSITORY, engine_problem
+
 if t.TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
     from tests.support.compose_project import ComposeProject
+
+#: The stages stop and restart of one host, without what a run has beside them.
+STAGES = """
+- hosts: localhost
+  connection: local
+  gather_facts: false
+  vars:
+    rollback_app_services: [web]
+    rollback_app_timeout: 30
+    rollback_run_id: ""
+    stop_host: localhost
+    restart_host: localhost
+    restart_only: [all]
+    stop_result: &nothing {hosts: {}, changed: false, failed: false, message: "", to_restart: []}
+    restart_result: *nothing
+  tasks:
+    - ansible.builtin.include_tasks: "{{ tasks }}"
+    - ansible.builtin.copy:
+        content: "{{ (stop_result if stop_result.hosts else restart_result) | to_json }}"
+        dest: "{{ rollback_project_dir }}/result.json"
+      check_mode: false
+"""
 
 
 def question(project: ComposeProject, *services: str, **others: t.Any) -> Question:
@@ -118,3 +147,115 @@ def test_an_image_that_is_not_there_or_not_used_is_refused(project: ComposeProje
     with pytest.raises(ComposeRefused, match="takes its image from APP_TAG"):
         change_image(ImageWanted(folder, "APP_TAG", "0001", ["mail"]))
     assert project.environment_file.read_bytes() == text
+
+
+class Small:
+    """A project with one service, in a file that ``.env`` names, as ``docker compose`` alone would not find it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.name = f"cypher{secrets.token_hex(4)}"
+        (folder / ".env").write_text(f"COMPOSE_FILE=compose.prod.yaml\nCOMPOSE_PROJECT_NAME={self.name}\nDB_HOST=db\n")
+        self.define(1)
+
+    def define(self, replicas: int) -> None:
+        web = {
+            "image": PYTHON_IMAGE,
+            "pull_policy": PULL_POLICY,
+            "init": True,
+            "command": ["python3", "-c", "import signal; signal.pause()"],
+            "environment": {"DB_HOST": "${DB_HOST}"},
+            "deploy": {"replicas": replicas},
+        }
+        (self.folder / "compose.prod.yaml").write_text(yaml.safe_dump({"services": {"web": web}}))
+
+    def compose(self, *words: str) -> str:
+        return run("docker", "compose", *words, cwd=self.folder)
+
+    def states(self) -> dict[str, str]:
+        listed = map(json.loads, self.compose("ps", "--all", "--format", "json").splitlines())
+        return {one["Name"].removeprefix(f"{self.name}-"): one["State"] for one in listed}
+
+    def stage(self, name: str, *words: str) -> dict[str, t.Any]:
+        play = self.folder / "stage.yml"
+        play.write_text(STAGES, encoding="utf-8")
+        tasks = REPOSITORY / "roles" / name / "tasks" / "docker_compose.yml"
+        program = str(Path(sys.executable).parent / "ansible-playbook")
+        run(program, "-e", f"tasks={tasks}", "-e", f"rollback_project_dir={self.folder}", *words, str(play))
+        return dict(json.loads((self.folder / "result.json").read_text(encoding="utf-8")))
+
+
+def run(*command: str, cwd: Path | None = None) -> str:
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Small]:
+    problem = engine_problem()
+    if problem:
+        pytest.skip(problem)
+    project = Small(tmp_path)
+    try:
+        project.compose("up", "--detach")
+        yield project
+    finally:
+        project.compose("down", "--timeout", "1", "--remove-orphans")
+
+
+def test_a_stop_removes_no_container_and_a_start_is_one_of_all_of_them(small: Small) -> None:
+    small.compose("up", "--detach", "--scale", "web=3")
+    with pytest.raises(ComposeRefused, match="web has 3 containers, and the compose file wants 1"):
+        look(Question(str(small.folder), ["web"]))
+
+    previewed = small.stage("stop", "--check")
+    assert previewed["message"] == "localhost: web would be stopped."
+    assert set(small.states().values()) == {"running"}
+    stopped = small.stage("stop")
+    assert (stopped["failed"], stopped["to_restart"], stopped["message"]) == (
+        False,
+        ["localhost/web"],
+        "localhost: web stopped.",
+    )
+    assert small.states() == dict.fromkeys(("web-1", "web-2", "web-3"), "exited")
+
+    small.define(3)
+    run("docker", "start", f"{small.name}-web-1")
+    started = small.stage("restart")
+    assert (started["failed"], started["message"]) == (False, "localhost: web started.")
+    assert small.states() == dict.fromkeys(("web-1", "web-2", "web-3"), "running")
+    assert look(Question(str(small.folder), ["web"]))["warnings"] == []
+
+
+def test_a_container_of_compose_run_is_refused_while_it_runs_and_told_as_nothing_afterwards(small: Small) -> None:
+    name = small.compose("run", "--detach", "--name", f"{small.name}-by-hand", "web").split()[-1]
+    with pytest.raises(ComposeRefused, match=f"docker stop {small.name}-by-hand"):
+        look(Question(str(small.folder), ["web"]))
+    run("docker", "stop", "--time", "1", name)
+    try:
+        found = look(Question(str(small.folder), ["web"]))
+        assert ([one["name"] for one in found["services"]["web"]["containers"]], found["warnings"]) == (
+            [f"{small.name}-web-1"],
+            [],
+        )
+    finally:
+        run("docker", "rm", name)
+
+
+def test_a_project_that_the_start_would_not_take_as_it_is_is_refused(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    (tmp_path / "compose.yaml").write_text((tmp_path / "compose.prod.yaml").read_text())
+    with pytest.raises(ComposeRefused, match="the folder that holds the compose file"):
+        look(Question(str(inside), ["web"]))
+    link = tmp_path / "current"
+    link.symlink_to(tmp_path)
+    look(Question(str(link), ["web"]))
+
+    monkeypatch.setenv("COMPOSE_PROJECT_NAME", small.name)
+    monkeypatch.setenv("DB_HOST", "localhost")
+    with pytest.raises(ComposeRefused, match=r"^DB_HOST has another value .* unset DB_HOST\."):
+        look(Question(str(small.folder), ["web"]))

@@ -9,7 +9,12 @@ import json
 import typing as t
 
 import pytest
-from ansible_collections.cypher.rollback.plugins.module_utils.app_stage import note, refusals, units_of
+from ansible_collections.cypher.rollback.plugins.module_utils.app_stage import (
+    note,
+    refusals,
+    services_up,
+    units_of,
+)
 
 BLANK: dict[str, t.Any] = {"hosts": {}, "changed": False, "failed": False, "message": "", "to_restart": []}
 STOPPED = {"was_running": True, "running": False, "attempted": True, "changed": True, "message": "Stopped."}
@@ -243,3 +248,42 @@ def test_every_host_that_says_something_against_it_is_named() -> None:
         {"ansible_loop_var": "host", "host": "app4", "skipped": True},
     ]
     assert refusals(answers) == ["app2: No engine.", "app3: the host cannot be reached: timed out"]
+
+
+def containers(*entries: tuple[str, str], **more: t.Any) -> dict[str, t.Any]:
+    lines = [json.dumps({"Service": name, "State": state, "Name": f"shop-{name}-1", **more}) for name, state in entries]
+    return {"rc": 0, "stdout_lines": lines}
+
+
+def test_a_compose_service_of_which_one_container_runs_is_to_stop_and_is_not_started() -> None:
+    half = containers(("web", "running"), ("web", "exited"), ("worker", "running"))
+    down = containers(("web", "exited"), ("web", "exited"), ("worker", "exited"))
+    assert services_up(half, "stop") == {"web", "worker"}
+    assert note(BLANK, "stop", "app1", compose(half, {"changed": True}, half))["failed"]
+    started = note(BLANK, "restart", "app1", compose(down, {"changed": True}, half, "restart"))
+    assert started["failed"]
+    assert started["message"] == "app1: web does not run: Docker Compose says that it does not run."
+    assert services_up(containers(("web", "restarting")), "restart") == set()
+
+
+def test_what_runs_beside_a_service_is_none_of_its_containers() -> None:
+    for more in ({"Labels": "a=b,com.docker.compose.oneoff=True"}, {"Name": "shop-web-run-0123456789ab"}):
+        beside = containers(("web", "running"), ("worker", "exited"), **more)
+        assert services_up(beside, "stop") == set(), more
+        assert not note(BLANK, "stop", "app1", compose(["web"], {"changed": True}, beside))["failed"], more
+    own = containers(("web", "running"), Labels="com.docker.compose.oneoff=False", Name="shop-run-web-run-1")
+    assert services_up(own, "stop") == {"web"}
+
+
+def test_the_stop_of_compose_services_is_announced_in_check_mode_and_attempts_nothing() -> None:
+    before = containers(("web", "running"), ("worker", "exited"))
+    skipped = {"skipped": True, "msg": "Command would have run if not in check mode"}
+    result = note(BLANK, "stop", "app1", compose(before, skipped, {"skipped": True}, check_mode=True))
+    assert (result["failed"], result["changed"], result["to_restart"]) == (False, True, [])
+    assert result["message"] == "app1: web would be stopped. worker did not run."
+
+
+def test_a_stop_that_docker_compose_refused_is_told_in_its_own_words() -> None:
+    refused = {"rc": 1, "msg": "non-zero return code", "stderr": "Container shop-web-1  Stopping\nno such disk\n"}
+    result = note(BLANK, "stop", "app1", compose(["web"], refused, ["web"]))
+    assert result["message"].endswith("web did not stop: Container shop-web-1 Stopping no such disk")
