@@ -180,15 +180,30 @@ def is_committed(run: Facts) -> bool:
 
 
 def is_swapped(run: Facts) -> bool:
-    """Whether the live name belongs to another database than before the run, and was not given back."""
+    """Whether the live name is known to belong to another database than before the run, and was not given back."""
     swap = facts(run, "swap_result")
-    if swap.get("swapped_back"):
+    if swap.get("swapped_back") or is_way_back_unknown(run):
         return False
     failure = facts(run, "rollback_failure")
     told = failure.get("stage") == "swap" and (
         failure.get("outcome") == "needs_attention" or facts(failure, "details").get("swapped")
     )
     return bool(swap.get("swapped") or told)
+
+
+def is_way_back_unknown(run: Facts) -> bool:
+    """Whether the databases were exchanged, and nobody knows whether they were exchanged back."""
+    swap = facts(run, "swap_result")
+    lost = facts(run, "rollback_failure").get("outcome") == "unknown"
+    return bool(swap.get("swapped")) and not swap.get("swapped_back") and lost
+
+
+def needs_previous_code(run: Facts) -> bool:
+    """Whether the database that this run leaves, once it did what it is for, is one that the previous release fits."""
+    runbook = str(run.get("runbook") or "rollback")
+    if runbook == "emergency_rollback":
+        return not facts(run, "restore_tables_result") and not facts(run, "asked").get("tables")
+    return runbook in ("rollback", "rollback_object")
 
 
 def _is_told(run: Facts, stage: str) -> bool:

@@ -395,6 +395,34 @@ def test_an_unhealthy_application_is_swapped_back_where_that_is_set(project: Pro
     assert application.health() == 200
 
 
+def test_a_way_back_that_fails_is_said_and_the_application_runs_again(
+    project: Project, application: Application
+) -> None:
+    break_after_restore(project, application)
+    server, live = project.database.server, project.database.name
+    # The smoke test fails, and whoever looks into it takes the replaced database away.
+    drop = f"SELECT format('DROP DATABASE %I', datname) FROM pg_database WHERE datname LIKE '{live}_replaced%' \\gexec"
+    arguments = project.database.connection_arguments()
+    psql = [f"PGPASSWORD={arguments['password']}", str(server.bin_dir / "psql"), "-d", "postgres", "-h", str(arguments["host"]),
+            "-p", str(arguments["port"]), "-U", str(arguments["user"])]  # fmt: skip
+    ill = ["sh", "-c", 'echo "$0" | env "$@"; exit 1', drop, *psql]
+    project.settings |= {
+        "rollback_swap_back_on_failure": True,
+        "rollback_smoke_tests": [{"name": "ill", "command": ill}],
+    }
+    pid = (project.folder / "app.pid").read_text(encoding="ascii")
+    run = emergency(project, *YES)
+    assert (run.returncode != 0, run.outcome) == (True, "needs_attention"), run.output
+    assert run.stage("swap_back") is not None, run.output
+    assert "Stage smoke_test failed" in run.message
+    assert "Exchanging the databases back failed too: " in run.message
+    assert "The application was started again on cypher1" in run.message
+    assert run.message.splitlines()[-3].endswith("cypher.rollback.restart")
+    assert application.running
+    assert application.health() == 200
+    assert (project.folder / "app.pid").read_text(encoding="ascii") != pid
+
+
 def test_a_shortage_of_space_is_refused_with_numbers(project: Project, application: Application) -> None:
     take(project)
     before = dump(project)
