@@ -49,7 +49,7 @@ def next_commands(outcome: str, run: Facts) -> list[str]:
         half = object_message.half_dropped(run)
         return [rollback_command(run)] if half else [restart_command(run), *_undo(run)]
     if outcome == "unknown":
-        return [restart_command(run)]
+        return [restart_command(run, changed=False)]
     if outcome == "planned":
         return [rollback_command(run)]
     return []
@@ -163,8 +163,9 @@ def _unknown(run: Facts) -> str:
         f"Whether {versions(run)} {_were(run)} rolled back in {database(run)} is not known, so nothing was restarted"
         + (f": the application stands still on {down}." if down else "."),
         f"When the server answers again, ask it in psql: {question}",
-        f"If committed: check out the release that fits, then {restart_command(run)}",
-        f"If aborted, the database is unchanged: start the application in the same way, then {rollback_command(run)}",
+        f"If committed: check out the release that fits, then {restart_command(run, changed=True)}",
+        f"If aborted, the database is unchanged: {restart_command(run, changed=False)}",
+        f"and then {rollback_command(run)}",
         _backup(run),
     )
 

@@ -10,13 +10,45 @@ import re
 import shlex
 import typing as t
 
-from .outcome import Facts, facts, failed_checks, hosts_of, plan_of, still_down, stopped_hosts, verification_of
+from . import object_message
+from .outcome import (
+    Facts,
+    facts,
+    failed_checks,
+    hosts_of,
+    is_committed,
+    needs_previous_code,
+    plan_of,
+    still_down,
+    stopped_hosts,
+    verification_of,
+)
 from .visible import visible
 
 
-def restart_command(run: Facts) -> str:
-    """Starts the application and runs the smoke tests, nothing else."""
-    return playbook(run, "restart")
+def restart_command(run: Facts, *, changed: bool | None = None) -> str:
+    """Starts the application with the code that fits the database, and runs the smoke tests.
+
+    :param changed: whether the database is the one that this run was to leave; not given, as far as is known.
+    """
+    return playbook(run, "restart", **_code(run, changed=is_committed(run) if changed is None else changed))
+
+
+def _code(run: Facts, *, changed: bool) -> dict[str, t.Any]:
+    """The extra variables without which the restart would have the previous release on whatever database is there."""
+    if changed and needs_previous_code(run) and not object_message.is_index(run):
+        return {}
+    releases = facts(plan_of(run), "releases") if changed else _undone(run)
+    return {"previous_code_releases": releases} if releases else {"restart_code": "leave"}
+
+
+def _undone(run: Facts) -> dict[str, t.Any]:
+    """The release of each host that was given back its own. Its services may not have been made from it yet."""
+    return {
+        name: {key: host[of] for key, of in (("ref", "commit"), ("image", "image")) if host.get(of)}
+        for name, host in hosts_of(facts(run, "previous_code_result")).items()
+        if host.get("undone") and not host.get("failed")
+    }
 
 
 def playbook(run: Facts, name: str, /, **extra: t.Any) -> str:
@@ -34,6 +66,8 @@ def playbook(run: Facts, name: str, /, **extra: t.Any) -> str:
 
 def _given(key: str, value: t.Any) -> str:
     """An extra variable; as JSON where ansible-playbook would split a value at its blanks or take its quotes away."""
+    if hasattr(value, "items"):
+        return json.dumps({key: value}, ensure_ascii=False)
     text = str(value)
     return json.dumps({key: text}, ensure_ascii=False) if re.search(r"""[\s"'\\]""", text) else f"{key}={text}"
 

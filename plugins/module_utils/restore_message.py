@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typing as t
 
-from .outcome import Facts, facts, is_committed, is_swapped, plan_of, stopped_hosts
+from .outcome import Facts, facts, is_committed, is_swapped, is_way_back_unknown, plan_of, stopped_hosts
 from .phrases import (
     application_state,
     capital,
@@ -36,7 +36,7 @@ def next_commands(outcome: str, run: Facts) -> list[str]:
     if outcome == "needs_attention":
         return [restart_command(run), *swap_back_commands(run)]
     if outcome == "unknown":
-        return [again_command(run)]
+        return swap_back_commands(run) if is_way_back_unknown(run) else [again_command(run)]
     return swap_back_commands(run) if outcome == "restored" else []
 
 
@@ -53,7 +53,7 @@ def _words(value: t.Any) -> t.Any:
 def swap_back_commands(run: Facts) -> list[str]:
     """The command that gives the live name back to the database that had it, where there is one."""
     kept = facts(run, "swap_result").get("kept")
-    return [playbook(run, "swap_back", database=kept)] if kept and is_swapped(run) else []
+    return [playbook(run, "swap_back", database=kept)] if kept and (is_swapped(run) or is_way_back_unknown(run)) else []
 
 
 def _backup(run: Facts) -> str:
@@ -150,9 +150,23 @@ def _unknown(run: Facts) -> str:
         f"Which database has the name of {database(run)} is not known, so nothing was started"
         + (f": the application stands still on {down}." if down else "."),
         f"When the server answers again, ask it in psql: {question}",
-        f"If the databases were exchanged, go on: {restart_command(run)}",
-        f"If not, run it again: {again_command(run)}",
+        *_once_known(run),
     )
+
+
+def _once_known(run: Facts) -> list[str]:
+    """What to do in either case, once the server has said which database has the name."""
+    if is_way_back_unknown(run):
+        return [
+            "If that was committed, the database from before the run is live again: check out the release that fits it, then "
+            + restart_command(run, changed=False),
+            f"If not, the restored one is live. To go on with it: {restart_command(run, changed=True)}",
+            *[f"To go back instead: {command}" for command in swap_back_commands(run)],
+        ]
+    return [
+        f"If the databases were exchanged, go on: {restart_command(run, changed=True)}",
+        f"If not, run it again: {again_command(run)}",
+    ]
 
 
 def _needs_attention(run: Facts) -> str:

@@ -8,15 +8,18 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import signal
 import stat
+import subprocess
 import threading
 import typing as t
 from pathlib import Path
 
 import pytest
+import yaml
 
-from tests.support.runbook import Application, Project, Run, wait_until
+from tests.support.runbook import REPOSITORY, Application, Project, Run, wait_until
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
@@ -318,9 +321,35 @@ def test_an_application_that_does_not_start_again(project: Project, application:
     assert project.database.execute("SELECT to_regclass('b2b.orders')") == [(None,)]
 
 
+def tag(project: Project, *releases: str) -> None:
+    """Releases of the code, each a commit with a tag; the last one is checked out."""
+    for number, release in enumerate(releases):
+        (project.project / "code.txt").write_text(release, encoding="utf-8")
+        for words in ([["init", "-q", "-b", "main"]] if not number else []) + [
+            ["add", "-A"], ["commit", "-q", "-m", release], ["tag", release]
+        ]:  # fmt: skip
+            identity = ["-c", "user.name=test", "-c", "user.email=test@example.com"]
+            subprocess.run(["git", "-C", str(project.project), *identity, *words], check=True)
+
+
+def note_what_compose_would_build(project: Project, application: Application) -> Path:
+    """The start notes in a file whether the driver docker_compose would build here."""
+    tasks = yaml.safe_load((REPOSITORY / "roles/restart/tasks/docker_compose.yml").read_text(encoding="utf-8"))
+    (rules,) = [task["vars"] for task in tasks if "community.docker.docker_compose_v2" in task]
+    names = ("restart_release", "restart_new_checkout")
+    project.settings |= {name: rules[name].replace("restart_host", "inventory_hostname") for name in names}
+    noted = project.folder / "build.txt"
+    script = f'echo "{{{{ restart_new_checkout }}}}" >{noted}; exec "$@"'
+    project.settings["rollback_app_start_command"] = ["sh", "-c", script, "sh", *application.commands["start"]]
+    return noted
+
+
 def test_a_smoke_test_that_fails(project: Project, application: Application) -> None:
-    project.settings |= {"rollback_smoke_timeout": 1}
+    tag(project, "before", "now")
+    project.settings |= {"rollback_smoke_timeout": 1, "rollback_previous_ref": "before"}
+    built = note_what_compose_would_build(project, application)
     run = project.run("-e", "version=0003")
+    assert built.read_text(encoding="utf-8") == "True\n"
     assert run.returncode != 0
     assert run.outcome == "needs_attention", run.output
     assert "rolled back" in run.message
@@ -328,14 +357,20 @@ def test_a_smoke_test_that_fails(project: Project, application: Application) -> 
     assert project.database.execute("SELECT to_regclass('b2b.orders')") == [(None,)]
     application.release_file.write_text("0002\n", encoding="utf-8")
     application.__exit__()
+    built.unlink()
     again = project.run(playbook="restart")
     assert again.returncode == 0, again.output
     assert application.health() == 200
+    # The checkout is there already, but nobody knows whether its images were built.
+    assert built.read_text(encoding="utf-8") == "True\n"
 
 
 def test_an_application_that_cannot_start_after_a_failed_down(project: Project, application: Application) -> None:
+    start = project.settings["rollback_app_start_command"]
     project.settings |= {"rollback_app_start_command": "exit 7", "rollback_app_timeout": 3}
     add_campaigns(project, "SELECT 1 / 0;\nDROP TABLE b2b.campaigns;")
+    tag(project, "before", "now")
+    project.settings["rollback_previous_ref"] = "before"
     before = project.dump()
     run = project.run("-e", "version=0007")
     assert run.returncode != 0
@@ -343,6 +378,14 @@ def test_an_application_that_cannot_start_after_a_failed_down(project: Project, 
     assert "division by zero" in run.message
     assert project.dump() == before
     assert not application.running
+    # The database is that of the present code, and the command of the message leaves it there.
+    project.settings["rollback_app_start_command"] = start
+    assert run.report is not None
+    arguments = shlex.split(run.report["next_commands"][0])
+    again = project.run(*arguments[arguments.index("cypher.rollback.restart") + 1 :], playbook="restart")
+    assert again.returncode == 0, again.output
+    assert application.health() == 200
+    assert (project.project / "code.txt").read_text(encoding="utf-8") == "now"
 
 
 def test_an_ordinary_owner_can_do_it(project: Project, application: Application) -> None:

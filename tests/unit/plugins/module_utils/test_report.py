@@ -149,7 +149,7 @@ MESSAGES: list[tuple[dict[str, t.Any], str, list[str]]] = [
             "is as it was",
             "does not run on app1",
             "Port 80 is taken.",
-            "Start it: ansible-playbook cypher.rollback.restart",
+            "Start it: ansible-playbook cypher.rollback.restart -e restart_code=leave",
         ],
     ),
     (
@@ -185,8 +185,8 @@ MESSAGES: list[tuple[dict[str, t.Any], str, list[str]]] = [
             "SELECT pg_xact_status('812');",
             "nothing was restarted",
             "stands still on app1",
-            "If committed",
-            "If aborted",
+            "If committed: check out the release that fits, then ansible-playbook cypher.rollback.restart\n",
+            "If aborted, the database is unchanged: ansible-playbook cypher.rollback.restart -e restart_code=leave\n",
             "/backups/b1",
         ],
     ),
@@ -234,6 +234,8 @@ SWAPPED = {**COPIED, "swap_result": {"swapped": True, "live": "cypher_erp", "kep
 RESTORED = {**SWAPPED, "restart_result": STARTED, "smoke_test_result": SMOKE}
 SWAP_BACK = "ansible-playbook cypher.rollback.swap_back -e database=erp_replaced"
 
+START = "ansible-playbook cypher.rollback.restart"
+
 RESTORE_MESSAGES: list[tuple[dict[str, t.Any], str, list[str]]] = [
     (RESTORED, "restored", ["is restored from backup b7", "runs again on app1", "Everything written since noon", SWAP_BACK]),
     ({**RESTORING, "check_mode": True, "stop_result": None}, "planned", ["EMERGENCY ROLLBACK\nBackup b7", "To do it: ansible-playbook"]),
@@ -257,6 +259,12 @@ RESTORE_MESSAGES: list[tuple[dict[str, t.Any], str, list[str]]] = [
         {**COPIED, **failed("swap", "Lost.", outcome="unknown", details={"xid": "9"})},
         "unknown",
         ["nothing was started", "stands still on app1", "pg_xact_status('9')"],
+    ),
+    (
+        {**RESTORED, **failed("smoke_test", "No table.\nLost.", outcome="unknown", details={"xid": "9"}), "restart_result": {}},
+        "unknown",
+        ["No table.\nLost.", "is not known, so nothing was started", "stands still on app1", "pg_xact_status('9')",
+         f"fits it, then {START} -e restart_code=leave\n", f"To go on with it: {START}\n", f"To go back instead: {SWAP_BACK}\n"],
     ),
     (
         {**RESTORED, "swap_result": None, "restore_result": None, "asked": {"tables": ["b2b.orders"]},
@@ -291,6 +299,49 @@ def test_the_commands_of_a_restoring_run() -> None:
         'ansible-playbook cypher.rollback.emergency_rollback -e \'{"backup": "b 7"}\' -e tables=a,b'
     ]
     assert compose(RESTORED)["swap"]["swap_back_command"] == SWAP_BACK
+
+
+def restart_of(run: dict[str, t.Any]) -> str:
+    """The command that starts the application, as the message has it."""
+    report = compose(run)
+    (line,) = [line for line in report["message"].splitlines() if "cypher.rollback.restart" in line]
+    assert report["next_commands"][0] == line.partition(": ")[2]
+    return line.partition("cypher.rollback.restart")[2].strip()
+
+
+RELEASES = {"app1": {"ref": "c0ffee", "branch": "main", "stash": "", "image": ""}}
+GIVEN_BACK = {"commit": "c0ffee", "previous_commit": "beef", "changed": False, "undone": True}
+EXCHANGED_BACK = {"swapped": True, "swapped_back": True, "kept": "erp_2"}
+DOWN_AGAIN: dict[str, t.Any] = {**RESTORED, **failed("smoke_test"), "restart_result": {}}
+UNDO_PLAN = {**RESTORE_PLAN, "releases": RELEASES}
+
+
+@pytest.mark.parametrize(
+    ("run", "code"),
+    [
+        ({**WHOLE, **failed("smoke_test")}, ""),
+        ({**WHOLE, **failed("smoke_test"), "runbook": "rollback_object", "asked": {"column": "b2b.orders.x"}}, ""),
+        ({**WHOLE, **failed("smoke_test"), "runbook": "rollback_object", "asked": {"index": "b2b.idx"}}, "-e restart_code=leave"),
+        ({**UNTIL_ROLLBACK, **failed("backup")}, "-e restart_code=leave"),
+        (DOWN_AGAIN, ""),
+        ({**DOWN_AGAIN, "swap_result": None}, "-e restart_code=leave"),
+        ({**DOWN_AGAIN, "swap_result": EXCHANGED_BACK}, "-e restart_code=leave"),
+        (
+            {**DOWN_AGAIN, "swap_result": EXCHANGED_BACK, "previous_code_result": {"hosts": {"app1": GIVEN_BACK, "app2": {}}}},
+            """-e '{"previous_code_releases": {"app1": {"ref": "c0ffee"}}}'""",
+        ),
+        ({**DOWN_AGAIN, "swap_result": None, "restore_tables_result": {"committed": True, "tables": []}}, "-e restart_code=leave"),
+        ({**DOWN_AGAIN, "runbook": "swap_back"}, "-e restart_code=leave"),
+        ({**DOWN_AGAIN, "runbook": "undo_rollback"}, "-e restart_code=leave"),
+        (
+            {**DOWN_AGAIN, "runbook": "undo_rollback", "restore_plan_result": UNDO_PLAN},
+            f"""-e '{json.dumps({"previous_code_releases": RELEASES})}'""",
+        ),
+        ({**DOWN_AGAIN, "runbook": "undo_rollback", "restore_plan_result": UNDO_PLAN, "swap_result": None}, "-e restart_code=leave"),
+    ],
+)  # fmt: skip
+def test_the_previous_code_is_started_only_on_a_database_that_it_fits(run: dict[str, t.Any], code: str) -> None:
+    assert restart_of(run) == code
 
 
 def test_a_backup_alone() -> None:
