@@ -63,3 +63,32 @@ def test_every_runbook_leaves_its_outcome_also_where_it_refuses(
         del project.settings[name]
     started = project.run(playbook="restart")
     assert (started.returncode, left(started.output)["rollback_outcome"]) == (0, "restarted"), started.output
+
+
+class TwoHosts(Project):
+    """A project whose application is on another host than the database."""
+
+    def inventory(self) -> Path:
+        path = self.folder / "hosts.json"
+        children: dict[str, t.Any] = {"erp_db": {"hosts": {"db1": {}}}, "erp_app": {"hosts": {"app1": {}}}}
+        path.write_text(json.dumps({"all": {"vars": self.settings, "children": children}}))
+        return path
+
+
+def test_a_narrowed_run_that_would_do_nothing_is_refused(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANSIBLE_SHOW_CUSTOM_STATS", "1")
+    monkeypatch.setenv("ANSIBLE_CALLBACK_RESULT_FORMAT", "json")
+    project = TwoHosts(tmp_path, database)
+    for playbook, pattern, said in (
+        ("restart", "db1", "rollback_hosts=db1 leaves no host of the group erp_app"),
+        ("restart", "db9", "localhost is not in its group erp_db as far as rollback_hosts takes it"),
+        ("backup", "db9", "localhost is not in its group erp_db as far as rollback_hosts takes it"),
+        ("verify", "db9", "localhost is not in its group erp_db as far as rollback_hosts takes it"),
+    ):
+        run = project.run("-e", f"rollback_hosts={pattern}", "-e", "version=0003", playbook=playbook)
+        assert run.returncode != 0, run.output
+        found = left(run.output)
+        assert (found["rollback_outcome"], said in found["rollback_message"]) == ("refused", True), run.output
+    assert project.published() == []
