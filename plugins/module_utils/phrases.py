@@ -38,17 +38,22 @@ def _code(run: Facts, *, changed: bool) -> dict[str, t.Any]:
     """The extra variables without which the restart would have the previous release on whatever database is there."""
     if changed and needs_previous_code(run) and not object_message.is_index(run):
         return {}
-    releases = facts(plan_of(run), "releases") if changed else _undone(run)
+    releases = facts(plan_of(run), "releases") if changed else _releases_before(run)
     return {"previous_code_releases": releases} if releases else {"restart_code": "leave"}
 
 
-def _undone(run: Facts) -> dict[str, t.Any]:
-    """The release of each host that was given back its own. Its services may not have been made from it yet."""
-    return {
-        name: {key: host[of] for key, of in (("ref", "commit"), ("image", "image")) if host.get(of)}
-        for name, host in hosts_of(facts(run, "previous_code_result")).items()
-        if host.get("undone") and not host.get("failed")
-    }
+#: Of a host's code, once it is given back and while it is not: an extra variable's key, and where its value is.
+_GIVEN_BACK = (("ref", "commit"), ("image", "image"))
+_CHANGED = (("ref", "previous_commit"), ("branch", "previous_branch"), ("stash", "stash"), ("image", "previous_image"))
+
+
+def _releases_before(run: Facts) -> dict[str, t.Any]:
+    """The release that each host had before this run changed it. Its services may not have been made from it again."""
+    found = {}
+    for name, host in hosts_of(facts(run, "previous_code_result")).items():
+        keys = _GIVEN_BACK if host.get("undone") and not host.get("failed") else _CHANGED if host.get("changed") else ()
+        found[name] = {key: host[of] for key, of in keys if host.get(of)}
+    return {name: release for name, release in found.items() if release}
 
 
 def playbook(run: Facts, name: str, /, **extra: t.Any) -> str:

@@ -158,7 +158,7 @@ def _once_known(run: Facts) -> list[str]:
     """What to do in either case, once the server has said which database has the name."""
     if is_way_back_unknown(run):
         return [
-            "If that was committed, the database from before the run is live again: check out the release that fits it, then "
+            "If that was committed, the database from before the run is live again. Start it with the release that fits: "
             + restart_command(run, changed=False),
             f"If not, the restored one is live. To go on with it: {restart_command(run, changed=True)}",
             *[f"To go back instead: {command}" for command in swap_back_commands(run)],

@@ -264,7 +264,7 @@ RESTORE_MESSAGES: list[tuple[dict[str, t.Any], str, list[str]]] = [
         {**RESTORED, **failed("smoke_test", "No table.\nLost.", outcome="unknown", details={"xid": "9"}), "restart_result": {}},
         "unknown",
         ["No table.\nLost.", "is not known, so nothing was started", "stands still on app1", "pg_xact_status('9')",
-         f"fits it, then {START} -e restart_code=leave\n", f"To go on with it: {START}\n", f"To go back instead: {SWAP_BACK}\n"],
+         f"release that fits: {START} -e restart_code=leave\n", f"To go on with it: {START}\n", f"To go back instead: {SWAP_BACK}\n"],
     ),
     (
         {**RESTORED, "swap_result": None, "restore_result": None, "asked": {"tables": ["b2b.orders"]},
@@ -311,6 +311,13 @@ def restart_of(run: dict[str, t.Any]) -> str:
 
 RELEASES = {"app1": {"ref": "c0ffee", "branch": "main", "stash": "", "image": ""}}
 GIVEN_BACK = {"commit": "c0ffee", "previous_commit": "beef", "changed": False, "undone": True}
+NOT_GIVEN_BACK = {
+    "commit": "beef",
+    "previous_commit": "c0ffee",
+    "previous_branch": "main",
+    "changed": True,
+    "failed": True,
+}
 EXCHANGED_BACK = {"swapped": True, "swapped_back": True, "kept": "erp_2"}
 DOWN_AGAIN: dict[str, t.Any] = {**RESTORED, **failed("smoke_test"), "restart_result": {}}
 UNDO_PLAN = {**RESTORE_PLAN, "releases": RELEASES}
@@ -329,6 +336,10 @@ UNDO_PLAN = {**RESTORE_PLAN, "releases": RELEASES}
         (
             {**DOWN_AGAIN, "swap_result": EXCHANGED_BACK, "previous_code_result": {"hosts": {"app1": GIVEN_BACK, "app2": {}}}},
             """-e '{"previous_code_releases": {"app1": {"ref": "c0ffee"}}}'""",
+        ),
+        (
+            {**DOWN_AGAIN, "swap_result": EXCHANGED_BACK, "previous_code_result": {"hosts": {"app1": NOT_GIVEN_BACK, "app2": {}}}},
+            """-e '{"previous_code_releases": {"app1": {"ref": "c0ffee", "branch": "main"}}}'""",
         ),
         ({**DOWN_AGAIN, "swap_result": None, "restore_tables_result": {"committed": True, "tables": []}}, "-e restart_code=leave"),
         ({**DOWN_AGAIN, "runbook": "swap_back"}, "-e restart_code=leave"),
