@@ -11,6 +11,7 @@ import os
 import pty
 import re
 import select
+import shlex
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,7 @@ import typing as t
 import pytest
 from ansible_collections.cypher.rollback.plugins.module_utils.backup import take_backup
 from ansible_collections.cypher.rollback.plugins.module_utils.connection import ConnectionSettings
+from ansible_collections.cypher.rollback.plugins.module_utils.phrases import restart_command
 from ansible_collections.cypher.rollback.plugins.module_utils.readiness import BackupRequest
 
 from tests.support.runbook import LIMIT_SECONDS, REPOSITORY, Application, Project, Run, wait_until
@@ -480,6 +482,22 @@ def test_the_code_goes_forward_again_with_the_database(project: Project) -> None
     assert dump(project) == before
     assert release.read_text(encoding="utf-8") == "0003\n"
     assert git(project, "rev-parse", "--abbrev-ref", "HEAD") == "main"
+    # Had it not come up, the command of the message would start it with this code, whatever the previous release is.
+    ill = {"stage": "smoke_test", "message": "It is ill."}
+    facts = {"swap_result": {"swapped": True}, "restore_plan_result": {"releases": releases_of(rolled_back)}}
+    line = restart_command({"runbook": "undo_rollback", "rollback_failure": ill, **facts})
+    started = project.run(*shlex.split(line)[2:], playbook="restart")
+    assert started.returncode == 0, started.output
+    assert "v0002" not in started.output
+    assert release.read_text(encoding="utf-8") == "0003\n"
+    assert git(project, "rev-parse", "--abbrev-ref", "HEAD") == "main"
+
+
+def releases_of(run: Run) -> dict[str, dict[str, str]]:
+    """What a rollback found checked out, as the plan of its undoing says it."""
+    assert run.report is not None
+    code = run.report["previous_code"]["hosts"]["cypher1"]
+    return {"cypher1": {"ref": code["previous_commit"], "branch": code["previous_branch"], "stash": "", "image": ""}}
 
 
 def test_nothing_to_undo(project: Project, application: Application) -> None:
