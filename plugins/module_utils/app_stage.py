@@ -49,7 +49,8 @@ def note(result: Mapping[str, t.Any], stage: str, host: str, evidence: Evidence)
     :param stage: ``stop`` or ``restart``.
     :param evidence: ``driver``, ``check_mode``, ``services``, and the registered answers that its driver needs:
         ``acted`` (all), ``before`` (docker_compose), ``after`` (docker_compose, systemd) and ``found``, the answer to the
-        question before the stop (command, systemd). With ``lost``, a sentence, its host was given up by an earlier stage.
+        question before the stop (command, systemd), and ``left_out``, services that the present release does not have. With
+        ``lost``, a sentence, its host was given up by an earlier stage.
     """
     record = _record(stage, {**evidence, "host": host})
     hosts = {**result["hosts"], host: record}
@@ -60,8 +61,9 @@ def note(result: Mapping[str, t.Any], stage: str, host: str, evidence: Evidence)
         "failed": bool(failed),
         "message": " ".join(failed or [f"{name}: {one['message']}" for name, one in hosts.items()]),
     }
+    warnings = [*_kill_warnings(host, {**evidence, "stage": stage}), *_left_out_warnings(host, evidence)]
+    noted["warnings"] = [*(result.get("warnings") or []), *warnings]
     if stage == "stop":
-        noted["warnings"] = [*(result.get("warnings") or []), *_kill_warnings(host, {**evidence, "stage": stage})]
         noted["to_restart"] = list(
             dict.fromkeys([*result["to_restart"], *_to_restart(host, {**evidence, "host": host})])
         )
@@ -116,7 +118,7 @@ def _message(units: Mapping[str, Found], verb: str, *, wanted: bool, check_mode:
     rest = [name for name in units if name not in done]
     parts = [f"{', '.join(done)} {'would be ' if check_mode else ''}{verb}."] if done else []
     parts += [f"{', '.join(rest)} {'ran already' if wanted else 'did not run'}."] if rest else []
-    return " ".join(parts)
+    return " ".join(parts) or f"Nothing was to be {verb}."
 
 
 def _sentence(name: str, unit: Found, *, wanted: bool) -> str:
@@ -327,6 +329,14 @@ def _kill_warnings(host: str, evidence: Evidence) -> list[str]:
         f"{host}: {name} did not end by itself when it was told to stop, and Docker killed it (SIGKILL). What it was doing then was "
         "cut off. If it needs longer, raise rollback_app_timeout."
         for name in _killed(evidence)
+    ]
+
+
+def _left_out_warnings(host: str, evidence: Evidence) -> list[str]:
+    return [
+        f"{host}: {name} was not started, because the compose file that is checked out now has no such service. Its container is left "
+        f"as it is. Where it is to run: docker start, with the name of the container; otherwise take {name} out of rollback_app_services."
+        for name in evidence.get("left_out") or ()
     ]
 
 

@@ -228,6 +228,20 @@ def test_a_stop_removes_no_container_and_a_start_is_one_of_all_of_them(small: Sm
     assert look(Question(str(small.folder), ["web"]))["warnings"] == []
 
 
+def test_a_service_that_the_release_does_not_have_keeps_no_other_down(small: Small) -> None:
+    small.compose("stop", "--timeout", "1")
+    release = {"hosts": {"localhost": {"changed": True, "commit": "a", "previous_commit": "b"}}}
+    own = {"rollback_app_services": ["web", "newer"], "previous_code_result": release}
+    started = small.stage("restart", "-e", json.dumps(own))
+    assert (started["failed"], started["message"]) == (False, "localhost: web started.")
+    [warning] = started["warnings"]
+    assert warning.startswith("localhost: newer was not started")
+    # What is named and not there is no word for every service.
+    small.compose("stop", "--timeout", "1")
+    assert not small.stage("restart", "-e", json.dumps({"restart_only": ["localhost/newer"]}))["failed"]
+    assert small.states() == {"web-1": "exited"}
+
+
 def test_a_container_of_compose_run_is_refused_while_it_runs_and_told_as_nothing_afterwards(small: Small) -> None:
     name = small.compose("run", "--detach", "--name", f"{small.name}-by-hand", "web").split()[-1]
     with pytest.raises(ComposeRefused, match=f"docker stop {small.name}-by-hand"):

@@ -287,3 +287,13 @@ def test_a_stop_that_docker_compose_refused_is_told_in_its_own_words() -> None:
     refused = {"rc": 1, "msg": "non-zero return code", "stderr": "Container shop-web-1  Stopping\nno such disk\n"}
     result = note(BLANK, "stop", "app1", compose(["web"], refused, ["web"]))
     assert result["message"].endswith("web did not stop: Container shop-web-1 Stopping no such disk")
+
+
+def test_a_service_that_the_release_does_not_have_is_a_warning_and_keeps_no_other_down() -> None:
+    evidence = compose([], {"changed": True}, ["web"], "restart", services=["web"], left_out=["worker"])
+    result = note({**BLANK, "warnings": ["Before."]}, "restart", "app1", evidence)
+    assert (result["failed"], result["message"]) == (False, "app1: web started.")
+    assert result["warnings"][0] == "Before."
+    assert result["warnings"][1].startswith("app1: worker was not started, because the compose file")
+    nothing = note(BLANK, "restart", "app1", compose([], {"skipped": True}, [], "restart", services=[]))
+    assert (nothing["failed"], nothing["message"]) == (False, "app1: Nothing was to be started.")
