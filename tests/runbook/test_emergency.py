@@ -180,10 +180,17 @@ def test_without_a_terminal_and_an_answer_it_is_refused(project: Project, applic
     assert "-e confirm=yes" in run.message
 
 
-def test_an_answer_beforehand_may_be_a_boolean(project: Project) -> None:
+def test_an_answer_beforehand_may_be_a_boolean_and_missing_roles_are_made_where_that_is_asked_for(
+    project: Project,
+) -> None:
+    role = f"reader_of_{project.database.name}"
+    project.database.execute(f"CREATE ROLE {role}; GRANT SELECT ON b2b.orders TO {role}")
     take(project)
-    run = emergency(project, "-e", '{"confirm": true}')
+    project.database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+    run = emergency(project, "-e", '{"confirm": true, "missing_roles": "create"}')
     assert (run.returncode, run.outcome) == (0, "restored"), run.output
+    assert project.database.execute(f"SELECT has_table_privilege('{role}', 'b2b.orders', 'SELECT')") == [(True,)]
+    project.database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
 def at_terminal(project: Project, answer: str, *arguments: str) -> Run:
