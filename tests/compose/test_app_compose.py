@@ -149,6 +149,16 @@ def test_an_image_that_is_not_there_or_not_used_is_refused(project: ComposeProje
     assert project.environment_file.read_bytes() == text
 
 
+#: The stages previous_code and restart of two hosts, of which the first answers no more.
+BOTH = """
+- hosts: db1
+  gather_facts: false
+  tasks:
+    - ansible.builtin.include_role: {name: cypher.rollback.previous_code}
+    - ansible.builtin.include_role: {name: cypher.rollback.restart}
+"""
+
+
 class Small:
     """A project with one service, in a file that ``.env`` names, as ``docker compose`` alone would not find it."""
 
@@ -158,9 +168,9 @@ class Small:
         (folder / ".env").write_text(f"COMPOSE_FILE=compose.prod.yaml\nCOMPOSE_PROJECT_NAME={self.name}\nDB_HOST=db\n")
         self.define(1)
 
-    def define(self, replicas: int) -> None:
+    def define(self, replicas: int, image: str = PYTHON_IMAGE) -> None:
         web = {
-            "image": PYTHON_IMAGE,
+            "image": image,
             "pull_policy": PULL_POLICY,
             "init": True,
             "command": ["python3", "-c", "import signal; signal.pause()"],
@@ -185,10 +195,10 @@ class Small:
         return dict(json.loads((self.folder / "result.json").read_text(encoding="utf-8")))
 
 
-def run(*command: str, cwd: Path | None = None) -> str:
+def run(*command: str, cwd: Path | None = None, ends: int = 0) -> str:
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    assert done.returncode == ends, done.stdout + done.stderr
+    return done.stdout + (done.stderr if ends else "")
 
 
 @pytest.fixture
@@ -255,6 +265,44 @@ def test_a_container_of_compose_run_is_refused_while_it_runs_and_told_as_nothing
         )
     finally:
         run("docker", "rm", name)
+
+
+def test_a_host_that_is_lost_before_its_image_changes_keeps_no_other_down(small: Small) -> None:
+    small.define(1, f"{small.name}:${{TAG}}")
+    with (small.folder / ".env").open("a") as file:
+        file.write("TAG=v2\n")
+    for tag in ("v1", "v2"):
+        run("docker", "tag", PYTHON_IMAGE, f"{small.name}:{tag}")
+    own: dict[str, t.Any] = {
+        "ansible_python_interpreter": sys.executable,
+        "rollback_app_driver": "docker_compose",
+        "rollback_app_hosts": ["app1", "app2"],
+        "rollback_app_services": ["web"],
+        "rollback_app_timeout": 30,
+        "rollback_image_variable": "TAG",
+        "rollback_local_changes": "refuse",
+        "rollback_previous_image": "v1",
+        "rollback_previous_ref": "",
+        "rollback_project_dir": str(small.folder),
+        "rollback_run_dir": "",
+        "rollback_run_id": "",
+        "rollback_submodules": True,
+        "previous_code_releases": None,
+    }
+    hosts: dict[str, t.Any] = {name: {"ansible_connection": "local"} for name in ("db1", "app2")}
+    hosts["app1"] = {"ansible_host": "127.0.0.1", "ansible_port": 1}
+    (small.folder / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts, "vars": own}}))
+    (small.folder / "both.yml").write_text(BOTH, encoding="utf-8")
+    small.compose("stop", "--timeout", "1")
+    try:
+        program = str(Path(sys.executable).parent / "ansible-playbook")
+        said = run(program, "-i", str(small.folder / "hosts.yml"), str(small.folder / "both.yml"), ends=2)
+        assert "app1: Nothing was started, because its code was not put back" in " ".join(said.split())
+        listed = json.loads(small.compose("ps", "--format", "json"))
+        assert (listed["State"], listed["Image"]) == ("running", f"{small.name}:v1")
+    finally:
+        small.compose("rm", "--force", "--stop")
+        run("docker", "rmi", f"{small.name}:v1", f"{small.name}:v2")
 
 
 def test_a_project_that_the_start_would_not_take_as_it_is_is_refused(
