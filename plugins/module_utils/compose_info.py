@@ -74,7 +74,8 @@ def _project_problems(compose: Compose) -> Iterator[str]:
     if not compose.is_the_same_inside():
         yield (
             f"docker compose takes another project in {compose.folder} than docker compose --project-directory {compose.folder}, as the "
-            "start calls it, and would make other containers. Set rollback_project_dir to the folder that holds the compose file."
+            "start calls it, and would make other containers. Set rollback_project_dir to the folder that holds the compose file, with its .env "
+            "beside it; where that cannot be, set rollback_app_driver to command."
         )
     names = compose.overridden()
     if names:
