@@ -29,6 +29,7 @@ class Question:
 
     :param services: ``rollback_app_services``.
     :param database_exec: the command that reaches into the database's container; may be empty.
+    :param makes_anew: whether the start may make containers anew, as it does with previous code.
     """
 
     project_dir: str
@@ -36,6 +37,7 @@ class Question:
     database_host: str = ""
     database_port: int = 0
     database_exec: Sequence[str] = ()
+    makes_anew: bool = True
 
 
 def look(question: Question) -> dict[str, t.Any]:
@@ -47,8 +49,10 @@ def look(question: Question) -> dict[str, t.Any]:
     compose = Compose(question.project_dir)
     defined, hashes, containers = compose.config(), compose.hashes(), compose.containers()
     one_offs = compose.one_offs()
+    overridden = list(_overridden(compose))
     problems = [
         *_project_problems(compose),
+        *(overridden if question.makes_anew else ()),
         *(problem for name in question.services for problem in _problems(question, name, defined, containers)),
         *(problem for name in question.services for problem in _one_off_problems(name, one_offs.get(name, ()))),
     ]
@@ -63,7 +67,10 @@ def look(question: Question) -> dict[str, t.Any]:
             }
             for name, of_service in found.items()
         },
-        "warnings": [text for name in question.services for text in _warnings(name, found[name], hashes.get(name, ""))],
+        "warnings": [
+            *(() if question.makes_anew else overridden),
+            *(text for name in question.services for text in _warnings(name, found[name], hashes.get(name, ""))),
+        ],
     }
 
 
@@ -77,11 +84,15 @@ def _project_problems(compose: Compose) -> Iterator[str]:
             "start calls it, and would make other containers. Set rollback_project_dir to the folder that holds the compose file, with its .env "
             "beside it; where that cannot be, set rollback_app_driver to command."
         )
+
+
+def _overridden(compose: Compose) -> Iterator[str]:
+    """What a container that is made anew would get instead of its own; those that are only started again keep what they have."""
     names = compose.overridden()
     if names:
         yield (
             f"{', '.join(names)} {'has' if len(names) == 1 else 'have'} another value in the environment of this run than in "
-            f"{compose.folder}/{ENVIRONMENT_FILE}, and Docker Compose would start the application with that of the run. For the run: "
+            f"{compose.folder}/{ENVIRONMENT_FILE}, and Docker Compose would make containers with that of the run. For the run: "
             f"unset {' '.join(names)}. What the rollback itself takes from there can be set as rollback_db_* in the inventory instead."
         )
 

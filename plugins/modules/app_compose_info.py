@@ -18,8 +18,10 @@ description:
     or fewer containers than the compose file wants, and containers that are paused or dead.
   - Refused is a container of C(docker compose run) that runs, since neither a stop nor a start of its service reaches it. One that
     has ended is left out of the result.
-  - Refused are a project that C(docker compose) takes for another one in its folder than the start does, variables of C(.env) that
-    have another value in the environment, where that changes the project, and a Docker Compose that is too old.
+  - Refused are a project that C(docker compose) takes for another one in its folder than the start does, and a Docker Compose that is
+    too old.
+  - Variables of C(.env) that have another value in the environment, where that changes the project, are refused with O(makes_anew), and
+    otherwise a warning.
   - A container that was made from another definition than the present one is a warning, and so is one that does not run.
 extends_documentation_fragment:
   - cypher.rollback.attributes
@@ -64,6 +66,11 @@ options:
     type: list
     elements: str
     default: []
+  makes_anew:
+    description:
+      - Whether the start may make containers anew, as it does with previous code.
+    type: bool
+    default: true
 seealso:
   - module: community.docker.docker_compose_v2
 """
@@ -119,6 +126,7 @@ def main(make_module: t.Callable[..., t.Any] = AnsibleModule) -> None:
             "database_host": {"type": "str", "default": ""},
             "database_port": {"type": "int", "default": 0},
             "database_exec": {"type": "list", "elements": "str", "default": []},
+            "makes_anew": {"type": "bool", "default": True},
         },
         supports_check_mode=True,
     )

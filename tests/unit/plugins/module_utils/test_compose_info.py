@@ -54,8 +54,8 @@ class Project:
         ]
         self.write("containers", "\n".join(lines) + "\n")
 
-    def look(self) -> dict[str, t.Any]:
-        return look(Question(str(self.folder), ["web"]))
+    def look(self, **more: t.Any) -> dict[str, t.Any]:
+        return look(Question(str(self.folder), ["web"], **more))
 
     def refusal(self) -> str:
         with pytest.raises(ComposeRefused) as refused:
@@ -113,6 +113,8 @@ def test_a_value_of_the_run_that_would_take_the_place_of_the_applications_is_ref
     assert said.startswith("DB_HOST has another value in the environment of this run than in ")
     assert "unset DB_HOST." in said
     assert "localhost" not in said
+    # The containers that are only started again keep what they have.
+    assert project.look(makes_anew=False)["warnings"] == [said]
 
 
 def test_a_project_that_the_start_would_take_for_another_and_an_old_compose_are_refused(project: Project) -> None:
