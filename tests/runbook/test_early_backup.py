@@ -116,9 +116,8 @@ def test_where_the_early_backup_fails_nothing_is_stopped(project: Project, datab
     assert [stage["name"] for stage in run.report["stages"]] == ["plan", "checklist", "early_backup", "notify"]
 
 
-@pytest.mark.parametrize("threshold", [-1, 10**12])
-def test_a_small_database_is_backed_up_during_the_stop_alone(project: Project, threshold: str | int) -> None:
-    project.settings |= {"rollback_backup_early_bytes": threshold}
+def test_a_small_database_is_backed_up_during_the_stop_alone(project: Project) -> None:
+    project.settings |= {"rollback_backup_early_bytes": 10**12}
     run = project.run("-e", "version=0003")
     assert (run.returncode, run.outcome) == (0, "rolled_back"), run.output
     assert run.report is not None

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the cypher.rollback authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Two databases in one run of every runbook that goes back to a backup, and of the one that goes back from there."""
+"""Two databases in one run of the emergency runbook, and of the one that goes back from there."""
 
 from __future__ import annotations
 
@@ -93,14 +93,3 @@ def test_every_database_goes_back_to_a_backup_of_its_own_and_to_what_was_replace
     assert refused.returncode != 0
     project.ends(refused, {"db1": "refused", "db2": "not_started"})
     assert project.content() == damaged
-
-
-def test_every_database_is_taken_back_and_that_is_undone(project: Databases) -> None:
-    before = project.content()
-    rolled_back = project.run("-e", "version=0003")
-    assert rolled_back.returncode == 0, rolled_back.output
-    project.ends(rolled_back, dict.fromkeys(HOSTS, "rolled_back"))
-    undone = project.run("-e", "confirm=yes", playbook="undo_rollback")
-    assert undone.returncode == 0, undone.output
-    project.ends(undone, dict.fromkeys(HOSTS, "restored"))
-    assert project.content() == before
