@@ -32,7 +32,8 @@ if t.TYPE_CHECKING:
 
 NOW = dt.datetime(2026, 11, 22, 12, tzinfo=dt.UTC)
 QUICK = {"name": "quick", "query": "SELECT count(*) FROM generate_series(1, 2000)"}
-SLOW = {"name": "slow", "query": "SELECT pg_sleep(CASE WHEN EXISTS (SELECT FROM late) THEN 0.6 ELSE 0.1 END)"}
+#: Long enough that what a busy machine adds to it stays far below the limit of 20 %.
+SLOW = {"name": "slow", "query": "SELECT pg_sleep(CASE WHEN EXISTS (SELECT FROM late) THEN 1.2 ELSE 0.35 END)"}
 
 
 def write(place: Place, run_id: str, mtime: float, **changes: t.Any) -> None:
@@ -129,9 +130,9 @@ def test_performance_against_the_baseline_of_the_backup(place: Place, database: 
     late = performance(place, timed)
     assert late.status == "failed", late
     assert "slow" in late.evidence
-    late = performance(place, dataclasses.replace(timed, timeout=0.5))
+    late = performance(place, dataclasses.replace(timed, timeout=0.75))
     assert late.status == "failed", late
-    assert "500 ms" in late.evidence
+    assert "did not end within 750 ms, baseline" in late.evidence
 
 
 def test_performance_that_cannot_be_compared(place: Place, database: Database) -> None:
