@@ -292,17 +292,14 @@ def acted_on(evidence: Evidence, running: Sequence[str] | set[str]) -> list[str]
 
 
 def services_up(answer: Answer, stage: str) -> set[str] | None:
-    """The services that run, from ``docker compose ps --all --format json`` or from their names; ``None`` where nobody can tell.
+    """The services that run, from ``docker compose ps --all --format json``; ``None`` where nobody can tell.
 
     :param stage: for ``stop`` a service runs where any of its containers does, for ``restart`` where every one does.
     """
     if trouble(answer) or "stdout_lines" not in answer:
         return None
-    lines = [line.strip() for line in answer["stdout_lines"] if line.strip()]
-    if not any(line.startswith(("{", "[")) for line in lines):
-        return set(lines)
     states: dict[str, list[str]] = {}
-    for entry in _own(lines):
+    for entry in _own(answer["stdout_lines"]):
         states.setdefault(str(entry.get("Service")), []).append(str(entry.get("State")).lower())
     if stage == "restart":
         return {name for name, found in states.items() if set(found) == {"running"}}

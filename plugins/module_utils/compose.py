@@ -67,33 +67,41 @@ class Compose:
         :param variables: go before those of the project's ``.env``.
         :raises ComposeRefused: the project cannot be read.
         """
-        text = self._project("config", "--format", "json", variables=variables)
-        services: dict[str, dict[str, t.Any]] = json.loads(text).get("services") or {}
-        return services
+        return services_of(self.whole(variables=variables))
+
+    def whole(self, *, variables: Mapping[str, str] | None = None, without: Collection[str] = ()) -> dict[str, t.Any]:
+        """The project as the files define it, its name and all paths included.
+
+        :param without: variables of this process's environment that are left out.
+        :raises ComposeRefused: the project cannot be read.
+        """
+        text = self._project("config", "--format", "json", variables=variables, without=without)
+        return t.cast("dict[str, t.Any]", json.loads(text))
 
     def version(self) -> tuple[int, ...]:
         """The version of Docker Compose, such as ``(2, 26)``; empty where it is none that can be compared."""
         found = re.match(r"v?(\d+)\.(\d+)", self._docker(["docker", "compose", "version", "--short"]).stdout.strip())
         return tuple(int(number) for number in found.groups()) if found else ()
 
-    def is_the_same_inside(self) -> bool:
-        """Whether ``docker compose``, called in the folder, takes the same project, paths and name included."""
-        own = self._docker(["docker", "compose", "config", "--format", "json"], {"PWD": os.path.abspath(self.folder)})
-        return own.returncode == 0 and json.loads(own.stdout) == self._whole()
+    def is_the_same_inside(self, present: Mapping[str, t.Any]) -> bool:
+        """Whether ``docker compose``, called in the folder, takes the same project, paths and name included.
 
-    def overridden(self) -> list[str]:
+        :param present: the project, as :meth:`whole` gives it.
+        """
+        own = self._docker(["docker", "compose", "config", "--format", "json"], {"PWD": os.path.abspath(self.folder)})
+        return own.returncode == 0 and json.loads(own.stdout) == present
+
+    def overridden(self, present: Mapping[str, t.Any]) -> list[str]:
         """The variables of the project's ``.env`` in whose place the environment of this process has other values.
 
         Only those that change the project: Docker Compose prefers the environment to the file.
+
+        :param present: the project, as :meth:`whole` gives it.
         """
         names = [name for name in self._defined() if name in os.environ and name not in _NEEDED]
-        present = self._whole() if names else {}
-        if not names or self._whole(without=names) == present:
+        if not names or self.whole(without=names) == present:
             return []
-        return [name for name in names if self._whole(without=[name]) != present] or names
-
-    def _whole(self, without: Collection[str] = ()) -> t.Any:
-        return json.loads(self._project("config", "--format", "json", without=without))
+        return [name for name in names if self.whole(without=[name]) != present] or names
 
     def _defined(self) -> list[str]:
         """Names of the variables that the project's ``.env`` defines; none where there is no such file."""
@@ -113,14 +121,17 @@ class Compose:
 
         :raises ComposeRefused: the engine does not answer.
         """
-        return _by_service(entry for entry in self._listed() if not is_one_off(entry))
+        own, _one_offs = self.containers_and_one_offs()
+        return own
 
-    def one_offs(self) -> dict[str, list[Container]]:
-        """The containers of ``docker compose run`` by service: a stop and a start of the service leave them alone.
+    def containers_and_one_offs(self) -> tuple[dict[str, list[Container]], dict[str, list[Container]]]:
+        """The containers of each service, and those of ``docker compose run``, which a stop and a start of it leave alone.
 
         :raises ComposeRefused: the engine does not answer.
         """
-        return _by_service(entry for entry in self._listed() if is_one_off(entry))
+        listed = self._listed()
+        own = _by_service(entry for entry in listed if not is_one_off(entry))
+        return own, _by_service(entry for entry in listed if is_one_off(entry))
 
     def _listed(self) -> list[dict[str, t.Any]]:
         done = self._run("ps", "--all", "--format", "json")
@@ -177,6 +188,11 @@ class Compose:
             raise ComposeRefused(
                 f"Docker gave no answer to {' '.join(argv)!r} within {LIMIT_SECONDS} s. Look at its engine: docker info"
             ) from err
+
+
+def services_of(whole: Mapping[str, t.Any]) -> dict[str, dict[str, t.Any]]:
+    """The services of a project, by name."""
+    return dict(whole.get("services") or {})
 
 
 def entries(text: str) -> list[dict[str, t.Any]]:

@@ -9,7 +9,7 @@ import dataclasses
 import re
 import typing as t
 
-from .compose import ENVIRONMENT_FILE, Compose, ComposeRefused
+from .compose import ENVIRONMENT_FILE, Compose, ComposeRefused, services_of
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -47,11 +47,12 @@ def look(question: Question) -> dict[str, t.Any]:
     :raises ComposeRefused: naming everything that is in the way.
     """
     compose = Compose(question.project_dir)
-    defined, hashes, containers = compose.config(), compose.hashes(), compose.containers()
-    one_offs = compose.one_offs()
-    overridden = list(_overridden(compose))
+    whole, hashes = compose.whole(), compose.hashes()
+    containers, one_offs = compose.containers_and_one_offs()
+    defined = services_of(whole)
+    overridden = list(_overridden(compose, whole))
     problems = [
-        *_project_problems(compose),
+        *_project_problems(compose, whole),
         *(overridden if question.makes_anew else ()),
         *(problem for name in question.services for problem in _problems(question, name, defined, containers)),
         *(problem for name in question.services for problem in _one_off_problems(name, one_offs.get(name, ()))),
@@ -74,11 +75,11 @@ def look(question: Question) -> dict[str, t.Any]:
     }
 
 
-def _project_problems(compose: Compose) -> Iterator[str]:
+def _project_problems(compose: Compose, whole: Mapping[str, t.Any]) -> Iterator[str]:
     version = compose.version()
     if version and version < _OLDEST:
         yield f"Docker Compose is {'.'.join(map(str, version))}, and has to be {'.'.join(map(str, _OLDEST))} or newer. Update it."
-    if not compose.is_the_same_inside():
+    if not compose.is_the_same_inside(whole):
         yield (
             f"docker compose takes another project in {compose.folder} than docker compose --project-directory {compose.folder}, as the "
             "start calls it, and would make other containers. Set rollback_project_dir to the folder that holds the compose file, with its .env "
@@ -86,9 +87,9 @@ def _project_problems(compose: Compose) -> Iterator[str]:
         )
 
 
-def _overridden(compose: Compose) -> Iterator[str]:
+def _overridden(compose: Compose, whole: Mapping[str, t.Any]) -> Iterator[str]:
     """What a container that is made anew would get instead of its own; those that are only started again keep what they have."""
-    names = compose.overridden()
+    names = compose.overridden(whole)
     if names:
         yield (
             f"{', '.join(names)} {'has' if len(names) == 1 else 'have'} another value in the environment of this run than in "

@@ -43,9 +43,14 @@ def systemd(acted: dict[str, t.Any], after: dict[str, t.Any], **more: t.Any) -> 
     }
 
 
+def containers(*entries: tuple[str, str], **more: t.Any) -> dict[str, t.Any]:
+    lines = [json.dumps({"Service": name, "State": state, "Name": f"shop-{name}-1", **more}) for name, state in entries]
+    return {"rc": 0, "stdout_lines": lines}
+
+
 def compose(before: t.Any, acted: t.Any, after: t.Any, stage: str = "stop", **more: t.Any) -> dict[str, t.Any]:
-    def said(services: t.Any) -> dict[str, t.Any]:
-        return {"rc": 0, "stdout_lines": services} if isinstance(services, list) else services
+    def said(running: t.Any) -> dict[str, t.Any]:
+        return containers(*((name, "running") for name in running)) if isinstance(running, list) else running
 
     return {
         "driver": "docker_compose",
@@ -221,8 +226,9 @@ def test_the_units_of_the_command_driver_have_no_name() -> None:
     assert list(units_of(command(STOPPED))) == [""]
 
 
-def listed(**services: tuple[str, int]) -> list[str]:
-    return [json.dumps({"Service": name, "State": state, "ExitCode": code}) for name, (state, code) in services.items()]
+def listed(**services: tuple[str, int]) -> dict[str, t.Any]:
+    entries = ({"Service": name, "State": state, "ExitCode": code} for name, (state, code) in services.items())
+    return {"rc": 0, "stdout_lines": [json.dumps(entry) for entry in entries]}
 
 
 def test_a_compose_service_that_had_to_be_killed_is_a_warning() -> None:
@@ -248,11 +254,6 @@ def test_every_host_that_says_something_against_it_is_named() -> None:
         {"ansible_loop_var": "host", "host": "app4", "skipped": True},
     ]
     assert refusals(answers) == ["app2: No engine.", "app3: the host cannot be reached: timed out"]
-
-
-def containers(*entries: tuple[str, str], **more: t.Any) -> dict[str, t.Any]:
-    lines = [json.dumps({"Service": name, "State": state, "Name": f"shop-{name}-1", **more}) for name, state in entries]
-    return {"rc": 0, "stdout_lines": lines}
 
 
 def test_a_compose_service_of_which_one_container_runs_is_to_stop_and_is_not_started() -> None:
