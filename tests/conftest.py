@@ -110,3 +110,10 @@ def database(server: PostgresServer) -> Iterator[Database]:
     if not server.running:
         server.start()
     server.drop_database(name)
+
+
+@pytest.fixture
+def custom_stats(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have ansible-playbook say in one line what it leaves to a workflow: see ``Run.left``."""
+    monkeypatch.setenv("ANSIBLE_SHOW_CUSTOM_STATS", "1")
+    monkeypatch.setenv("ANSIBLE_CALLBACK_RESULT_FORMAT", "json")

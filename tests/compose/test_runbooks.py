@@ -17,6 +17,7 @@ import yaml
 
 from tests.support.compose_project import LIMIT_SECONDS
 from tests.support.documentation import GUIDES, command
+from tests.support.runbook import git
 from tests.support.settings_table import settings
 
 if t.TYPE_CHECKING:
@@ -42,23 +43,17 @@ def beside(project: ComposeProject) -> dict[str, tuple[str, str, str]]:
     return {name: look for name, look in looks(project).items() if name in BESIDE}
 
 
-def git(project: ComposeProject, *words: str) -> str:
-    """What git says in the project."""
-    command = ["git", "-c", "user.name=t", "-c", "user.email=t@example.com", *words]
-    return subprocess.run(command, cwd=project.project, check=True, capture_output=True, text=True).stdout.strip()
-
-
 @pytest.fixture
 def checkout(project: ComposeProject) -> Iterator[ComposeProject]:
     """The project as a checkout of the newer release, with a tag on the one before; ``.env`` is no part of it."""
     release = project.project / "release.txt"
-    git(project, "init", "--quiet", "--initial-branch=main")
+    git(project.project, "init", "--quiet", "--initial-branch=main")
     (project.project / ".git" / "info" / "exclude").write_text(".env\n", encoding="utf-8")
     for number in ("0003", "0004"):
         release.write_text(f"{number}\n", encoding="utf-8")
-        git(project, "add", "--all")
-        git(project, "commit", "--quiet", "--message", number)
-        git(project, "tag", f"v{number}")
+        git(project.project, "add", "--all")
+        git(project.project, "commit", "--quiet", "--message", number)
+        git(project.project, "tag", f"v{number}")
     yield project
     shutil.rmtree(project.project / ".git")
 
@@ -84,7 +79,7 @@ def test_the_standard_runbook_goes_back_to_the_image_and_the_checkout_of_the_rel
     assert (after["app"][1], after["worker"]) == ("0003", before["worker"])
     assert project.environment_file.read_bytes() == file.replace(b"APP_TAG=0004", b"APP_TAG=0003")
     assert project.environment_file.stat().st_mode & 0o777 == 0o600
-    assert git(project, "rev-parse", "HEAD") == git(project, "rev-parse", "v0003^{commit}")
+    assert git(project.project, "rev-parse", "HEAD") == git(project.project, "rev-parse", "v0003^{commit}")
     assert project.health()["release"] == "0003"
     manifest = json.loads((project.backups / run.report["backup"]["id"] / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["tools"]["bin_dir"] == "docker compose exec -T db"
@@ -94,7 +89,7 @@ def test_the_standard_runbook_goes_back_to_the_image_and_the_checkout_of_the_rel
     undone = project.run(command(GUIDE, "undo"))
     assert (undone.returncode, undone.outcome) == (0, "restored"), undone.output
     assert project.environment_file.read_bytes() == file
-    assert git(project, "symbolic-ref", "--short", "HEAD") == "main"
+    assert git(project.project, "symbolic-ref", "--short", "HEAD") == "main"
     assert looks(project)["app"][1] == "0004"
     assert project.health()["release"] == "0004"
     assert beside(project) == {name: before[name] for name in BESIDE}

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import typing as t
 
@@ -21,24 +20,16 @@ if t.TYPE_CHECKING:
     from tests.support.runbook import Run
     from tests.support.ssh_hosts import SshHosts
 
+pytestmark = pytest.mark.usefixtures("custom_stats")
+
 DATABASES = ["db1", "db2", "db3"]
 APP_OF = {"db1": "app1", "db2": "app2", "db3": "app3"}
 
 
 @pytest.fixture
-def estate(
-    tmp_path: Path, databases: dict[str, Database], hosts: SshHosts, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Estate]:
-    monkeypatch.setenv("ANSIBLE_SHOW_CUSTOM_STATS", "1")
-    monkeypatch.setenv("ANSIBLE_CALLBACK_RESULT_FORMAT", "json")
+def estate(tmp_path: Path, databases: dict[str, Database], hosts: SshHosts) -> Iterator[Estate]:
     with Estate(tmp_path, databases, hosts, list(APP_OF.values())).running() as running:
         yield running
-
-
-def left(run: Run) -> dict[str, t.Any]:
-    found = re.search(r"^\s*RUN: (\{.*\})$", run.output, re.MULTILINE)
-    assert found, run.output
-    return t.cast("dict[str, t.Any]", json.loads(found[1]))
 
 
 def table(run: Run) -> dict[str, list[str]]:
@@ -60,7 +51,7 @@ def test_the_canary_fails_and_the_others_are_left_as_they_are(estate: Estate) ->
     assert list(rows) == DATABASES
     assert [rows[host][2] for host in DATABASES] == ["refused", "not_started", "not_started"]
     assert [rows[host][1] for host in DATABASES] == [database.name for database in estate.databases.values()]
-    found = left(run)
+    found = run.left
     assert found["rollback_outcomes"] == {"db1": "refused", "db2": "not_started", "db3": "not_started"}
     assert (found["rollback_outcome"], found["rollback_version"], found["rollback_report"]) == ("refused", "0003", "")
     assert "The database's host db1 cannot be reached" in found["rollback_message"]
@@ -73,9 +64,9 @@ def test_the_canary_fails_and_the_others_are_left_as_they_are(estate: Estate) ->
     estate.database_vars["db1"]["rollback_max_rows_lost"] = 1
     preview = estate.follow("preview")
     assert preview.returncode != 0
-    assert left(preview)["rollback_outcomes"] == {"db1": "refused", "db2": "planned", "db3": "planned"}
+    assert preview.left["rollback_outcomes"] == {"db1": "refused", "db2": "planned", "db3": "planned"}
     assert [table(preview)[host][2] for host in DATABASES] == ["refused", "planned", "planned"]
-    assert "rollback_max_rows_lost" in left(preview)["rollback_message"]
+    assert "rollback_max_rows_lost" in preview.left["rollback_message"]
     assert estate.processes() == before
 
 
@@ -85,10 +76,10 @@ def test_the_order_is_judged_first_and_may_go_on_after_a_failure(estate: Estate)
     here = ("-e", "ansible_connection=local", "-e", "version=0009")
     wrong = estate.run(*here, "-e", "rollback_serial=half")
     assert wrong.returncode != 0
-    assert set(left(wrong)["rollback_outcomes"].values()) == {"refused"}
-    assert "rollback_serial is 'half', which names no batches. Give numbers" in left(wrong)["rollback_message"]
+    assert set(wrong.left["rollback_outcomes"].values()) == {"refused"}
+    assert "rollback_serial is 'half', which names no batches. Give numbers" in wrong.left["rollback_message"]
     all_of_them = estate.run(*here, "-e", "rollback_serial=1", "-e", "rollback_stop_on_failure=false")
-    assert left(all_of_them)["rollback_outcomes"] == dict.fromkeys(DATABASES, "refused")
+    assert all_of_them.left["rollback_outcomes"] == dict.fromkeys(DATABASES, "refused")
     assert [len(estate.reports(host)) for host in DATABASES] == [2, 2, 2]
     assert estate.processes() == before
 
@@ -103,9 +94,9 @@ def test_each_database_has_an_outcome_of_its_own(estate: Estate) -> None:
     rows = table(run)
     outcomes = {"db1": "rolled_back", "db2": "rolled_back", "db3": "needs_attention"}
     assert {host: rows[host][2] for host in DATABASES} == outcomes
-    assert left(run)["rollback_outcomes"] == outcomes
+    assert run.left["rollback_outcomes"] == outcomes
     reports = {host: estate.reports(host)[0] for host in DATABASES}
-    assert left(run)["rollback_run"] == reports["db3"]["run_id"]
+    assert run.left["rollback_run"] == reports["db3"]["run_id"]
     assert len({report["run_id"] for report in reports.values()}) == 3
     assert {host: report["target"]["database"] for host, report in reports.items()} == {
         host: database.name for host, database in estate.databases.items()
@@ -124,6 +115,6 @@ def test_each_database_has_an_outcome_of_its_own(estate: Estate) -> None:
     # What is rolled back is left alone, and rollback_hosts takes a part of them.
     again = estate.follow("part")
     assert again.returncode == 0, again.output
-    assert left(again)["rollback_outcome"] == "nothing_to_do"
+    assert again.left["rollback_outcome"] == "nothing_to_do"
     assert [len(estate.reports(host)) for host in DATABASES] == [1, 2, 1]
     assert estate.processes() == after

@@ -24,7 +24,7 @@ from ansible_collections.cypher.rollback.plugins.module_utils.connection import 
 from ansible_collections.cypher.rollback.plugins.module_utils.phrases import restart_command
 from ansible_collections.cypher.rollback.plugins.module_utils.readiness import BackupRequest
 
-from tests.support.runbook import LIMIT_SECONDS, REPOSITORY, Application, Project, Run, wait_until
+from tests.support.runbook import LIMIT_SECONDS, REPOSITORY, Application, Project, Run, git, wait_until
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
@@ -384,12 +384,12 @@ def test_an_unhealthy_application_is_left_with_the_two_commands(project: Project
 
 def test_an_unhealthy_application_is_swapped_back_where_that_is_set(project: Project, application: Application) -> None:
     break_after_restore(project, application)
-    git(project, "init", "-q", "-b", "main")
+    git(project.project, "init", "-q", "-b", "main")
     for release in ("before", "now"):
         (project.project / "code.txt").write_text(release, encoding="utf-8")
-        git(project, "add", "-A")
-        git(project, "commit", "-q", "-m", release)
-        git(project, "tag", release)
+        git(project.project, "add", "-A")
+        git(project.project, "commit", "-q", "-m", release)
+        git(project.project, "tag", release)
     project.settings |= {"rollback_swap_back_on_failure": True, "rollback_previous_ref": "before"}
     before = dump(project)
     run = emergency(project, *YES)
@@ -398,7 +398,7 @@ def test_an_unhealthy_application_is_swapped_back_where_that_is_set(project: Pro
     assert "exchanged back" in run.message
     # The code fits the database that is live again.
     assert (project.project / "code.txt").read_text(encoding="utf-8") == "now"
-    assert git(project, "rev-parse", "--abbrev-ref", "HEAD") == "main"
+    assert git(project.project, "rev-parse", "--abbrev-ref", "HEAD") == "main"
     assert dump(project) == before
     assert application.running
     assert application.health() == 200
@@ -464,21 +464,14 @@ def test_a_rollback_is_undone(project: Project) -> None:
     assert rolled_back.folder.name in restore_of(run)["why"]
 
 
-def git(project: Project, *words: str) -> str:
-    """Run git in the project's checkout; what it says."""
-    identity = ["-c", "user.name=test", "-c", "user.email=test@example.com"]
-    command = ["git", "-C", str(project.project), *identity, *words]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-
 def test_the_code_goes_forward_again_with_the_database(project: Project) -> None:
     release = project.project / "release.txt"
-    git(project, "init", "-q", "-b", "main")
+    git(project.project, "init", "-q", "-b", "main")
     for number in ("0002", "0003"):
         release.write_text(f"{number}\n", encoding="utf-8")
-        git(project, "add", "-A")
-        git(project, "commit", "-q", "-m", f"release {number}")
-        git(project, "tag", f"v{number}")
+        git(project.project, "add", "-A")
+        git(project.project, "commit", "-q", "-m", f"release {number}")
+        git(project.project, "tag", f"v{number}")
     project.settings |= {"rollback_previous_ref": "v0002"}
     before = dump(project)
     rolled_back = project.run("-e", "version=0003")
@@ -488,7 +481,7 @@ def test_the_code_goes_forward_again_with_the_database(project: Project) -> None
     assert (run.returncode, run.outcome) == (0, "restored"), run.output
     assert dump(project) == before
     assert release.read_text(encoding="utf-8") == "0003\n"
-    assert git(project, "rev-parse", "--abbrev-ref", "HEAD") == "main"
+    assert git(project.project, "rev-parse", "--abbrev-ref", "HEAD") == "main"
     # Had it not come up, the command of the message would start it with this code, whatever the previous release is.
     ill = {"stage": "smoke_test", "message": "It is ill."}
     facts = {"swap_result": {"swapped": True}, "restore_plan_result": {"releases": releases_of(rolled_back)}}
@@ -497,7 +490,7 @@ def test_the_code_goes_forward_again_with_the_database(project: Project) -> None
     assert started.returncode == 0, started.output
     assert "v0002" not in started.output
     assert release.read_text(encoding="utf-8") == "0003\n"
-    assert git(project, "rev-parse", "--abbrev-ref", "HEAD") == "main"
+    assert git(project.project, "rev-parse", "--abbrev-ref", "HEAD") == "main"
 
 
 def releases_of(run: Run) -> dict[str, dict[str, str]]:

@@ -11,7 +11,6 @@ import re
 import shlex
 import signal
 import stat
-import subprocess
 import threading
 import typing as t
 from pathlib import Path
@@ -19,7 +18,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.support.runbook import REPOSITORY, Application, Project, Run, wait_until
+from tests.support.runbook import REPOSITORY, Application, Project, Run, git, wait_until
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
@@ -328,8 +327,7 @@ def tag(project: Project, *releases: str) -> None:
         for words in ([["init", "-q", "-b", "main"]] if not number else []) + [
             ["add", "-A"], ["commit", "-q", "-m", release], ["tag", release]
         ]:  # fmt: skip
-            identity = ["-c", "user.name=test", "-c", "user.email=test@example.com"]
-            subprocess.run(["git", "-C", str(project.project), *identity, *words], check=True)
+            git(project.project, *words)
 
 
 def note_what_compose_would_build(project: Project, application: Application) -> Path:

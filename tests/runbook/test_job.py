@@ -6,34 +6,25 @@
 from __future__ import annotations
 
 import json
-import re
 import typing as t
 from pathlib import Path
+
+import pytest
 
 from tests.support.runbook import Project
 
 if t.TYPE_CHECKING:
-    import pytest
-
     from tests.conftest import Database
 
-
-def left(output: str) -> dict[str, t.Any]:
-    found = re.search(r"^\s*RUN: (\{.*\})$", output, re.MULTILINE)
-    assert found, output
-    return t.cast("dict[str, t.Any]", json.loads(found[1]))
+pytestmark = pytest.mark.usefixtures("custom_stats")
 
 
-def test_every_runbook_leaves_its_outcome_also_where_it_refuses(
-    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ANSIBLE_SHOW_CUSTOM_STATS", "1")
-    monkeypatch.setenv("ANSIBLE_CALLBACK_RESULT_FORMAT", "json")
+def test_every_runbook_leaves_its_outcome_also_where_it_refuses(tmp_path: Path, database: Database) -> None:
     project = Project(tmp_path, database)
     project.migrate("0003")
 
     refused = project.run("-e", "version=0009")
-    found = left(refused.output)
+    found = refused.left
     assert refused.returncode != 0
     assert (found["rollback_outcome"], found["rollback_version"]) == ("refused", "0009")
     assert json.loads(Path(found["rollback_report"]).read_text())["run_id"] == found["rollback_run"]
@@ -43,18 +34,18 @@ def test_every_runbook_leaves_its_outcome_also_where_it_refuses(
 
     missing = project.run(playbook="backups")
     assert missing.returncode != 0
-    assert left(missing.output)["rollback_outcome"] == "backups_not_valid"
+    assert missing.left["rollback_outcome"] == "backups_not_valid"
 
     backup = project.run("-e", "version=0003", playbook="backup")
-    found = left(backup.output)
+    found = backup.left
     assert (backup.returncode, found["rollback_outcome"]) == (0, "backed_up"), backup.output
     assert found["rollback_backup"] == project.published()[0].name
 
     valid = project.run(playbook="backups")
-    assert (valid.returncode, left(valid.output)["rollback_outcome"]) == (0, "backups_valid"), valid.output
+    assert (valid.returncode, valid.left["rollback_outcome"]) == (0, "backups_valid"), valid.output
 
     preview = project.run("-e", "version=3", "--check")
-    found = left(preview.output)
+    found = preview.left
     assert (preview.returncode, found["rollback_outcome"]) == (0, "planned"), preview.output
     assert (found["rollback_version"], found["rollback_report"]) == ("0003", "")
 
@@ -62,7 +53,7 @@ def test_every_runbook_leaves_its_outcome_also_where_it_refuses(
     for name in [name for name in project.settings if name.startswith("rollback_db_")]:
         del project.settings[name]
     started = project.run(playbook="restart")
-    assert (started.returncode, left(started.output)["rollback_outcome"]) == (0, "restarted"), started.output
+    assert (started.returncode, started.left["rollback_outcome"]) == (0, "restarted"), started.output
 
 
 class TwoHosts(Project):
@@ -75,11 +66,7 @@ class TwoHosts(Project):
         return path
 
 
-def test_a_narrowed_run_that_would_do_nothing_is_refused(
-    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ANSIBLE_SHOW_CUSTOM_STATS", "1")
-    monkeypatch.setenv("ANSIBLE_CALLBACK_RESULT_FORMAT", "json")
+def test_a_narrowed_run_that_would_do_nothing_is_refused(tmp_path: Path, database: Database) -> None:
     project = TwoHosts(tmp_path, database)
     for playbook, pattern, said in (
         ("restart", "db1", "rollback_hosts=db1 leaves no host of the group erp_app"),
@@ -89,6 +76,6 @@ def test_a_narrowed_run_that_would_do_nothing_is_refused(
     ):
         run = project.run("-e", f"rollback_hosts={pattern}", "-e", "version=0003", playbook=playbook)
         assert run.returncode != 0, run.output
-        found = left(run.output)
+        found = run.left
         assert (found["rollback_outcome"], said in found["rollback_message"]) == ("refused", True), run.output
     assert project.published() == []

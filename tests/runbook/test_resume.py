@@ -21,7 +21,7 @@ from ansible_collections.cypher.rollback.plugins.module_utils.connection import 
 from ansible_collections.cypher.rollback.plugins.module_utils.readiness import BackupRequest
 
 from tests.conftest import Database
-from tests.support.runbook import LIMIT_SECONDS, REPOSITORY, Application, Project, Run, wait_until
+from tests.support.runbook import LIMIT_SECONDS, REPOSITORY, Application, Project, Run, git, wait_until
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,26 +71,16 @@ def flat(value: t.Any, path: str = "") -> Iterator[str]:
         yield f"{path}: {value!r}"
 
 
-def git(project: Project, *arguments: str) -> str:
-    """What git says in the project."""
-    command = ["git", "-c", "user.name=t", "-c", "user.email=t@example.com", "-C", str(project.project), *arguments]
-    # One moment, so that the commits of two projects are the same ones.
-    moment = {"GIT_AUTHOR_DATE": "2026-01-01T00:00:00Z", "GIT_COMMITTER_DATE": "2026-01-01T00:00:00Z"}
-    return subprocess.run(
-        command, env={**os.environ, **moment}, check=True, capture_output=True, text=True
-    ).stdout.strip()
-
-
 def prepared(folder: Path, database: Database) -> tuple[Project, Application]:
     """A project in git whose release 0003 runs, and the one before it is tagged."""
     project = Project(folder, database)
     application = Application(project, "0002")
-    git(project, "init", "--quiet", "--initial-branch=main")
-    git(project, "add", "--all")
-    git(project, "commit", "--quiet", "-m", "0002")
-    git(project, "tag", "v2")
+    git(project.project, "init", "--quiet", "--initial-branch=main")
+    git(project.project, "add", "--all")
+    git(project.project, "commit", "--quiet", "-m", "0002")
+    git(project.project, "tag", "v2")
     application.release_file.write_text("0003\n", encoding="utf-8")
-    git(project, "commit", "--quiet", "--all", "-m", "0003")
+    git(project.project, "commit", "--quiet", "--all", "-m", "0003")
     project.settings["rollback_previous_ref"] = "v2"
     return project, application
 
@@ -116,7 +106,7 @@ def report_of(project: Project, run_id: str) -> dict[str, t.Any]:
 
 def end_state(project: Project, application: Application) -> tuple[str, int, str]:
     """Database, application and code."""
-    return project.dump(), application.health(), git(project, "rev-parse", "HEAD^{tree}")
+    return project.dump(), application.health(), git(project.project, "rev-parse", "HEAD^{tree}")
 
 
 def resume(project: Project, *arguments: str, playbook: str = "rollback") -> Run:

@@ -22,6 +22,8 @@ if t.TYPE_CHECKING:
     from tests.support.postgres_server import PostgresServer
     from tests.support.runbook import Run
 
+pytestmark = pytest.mark.usefixtures("custom_stats")
+
 HOSTS = ("db1", "db2")
 CONTENT = "SELECT to_regclass('b2b.carts') IS NOT NULL, count(*), sum(list_price) FROM b2b.products"
 
@@ -45,9 +47,7 @@ class Databases(Project):
 
     def ends(self, run: Run, outcomes: dict[str, str]) -> None:
         """A run ended with these outcomes, and says so in its table and to a workflow."""
-        found = re.search(r"^\s*RUN: (\{.*\})$", run.output, re.MULTILINE)
-        assert found, run.output
-        assert json.loads(found[1])["rollback_outcomes"] == outcomes, run.output
+        assert run.left["rollback_outcomes"] == outcomes, run.output
         for host, outcome in outcomes.items():
             assert re.search(rf'"{host} +{self.databases[host].name} +{outcome}\b', run.output), run.output
 
@@ -56,9 +56,7 @@ class Databases(Project):
 
 
 @pytest.fixture
-def project(tmp_path: Path, server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Databases]:
-    monkeypatch.setenv("ANSIBLE_SHOW_CUSTOM_STATS", "1")
-    monkeypatch.setenv("ANSIBLE_CALLBACK_RESULT_FORMAT", "json")
+def project(tmp_path: Path, server: PostgresServer) -> Iterator[Databases]:
     databases = {host: Database(server, f"test_{secrets.token_hex(6)}") for host in HOSTS}
     for database in databases.values():
         server.create_database(database.name)

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -32,6 +33,15 @@ ANSIBLE_PLAYBOOK = str(Path(sys.executable).with_name("ansible-playbook"))
 LIMIT_SECONDS = 240
 
 
+def git(checkout: Path, *words: str) -> str:
+    """What git says in a checkout."""
+    command = ["git", "-c", "user.name=t", "-c", "user.email=t@example.com", "-C", str(checkout), *words]
+    # One moment, so that the commits of two checkouts are the same ones.
+    moment = {"GIT_AUTHOR_DATE": "2026-01-01T00:00:00Z", "GIT_COMMITTER_DATE": "2026-01-01T00:00:00Z"}
+    done = subprocess.run(command, env={**os.environ, **moment}, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
 @dataclasses.dataclass(frozen=True)
 class Run:
     """How a run of ansible-playbook ended."""
@@ -51,6 +61,13 @@ class Run:
         """The message in the report."""
         assert self.report is not None, self.output
         return str(self.report["message"])
+
+    @property
+    def left(self) -> dict[str, t.Any]:
+        """What it left to a workflow, where the fixture ``custom_stats`` has Ansible say it."""
+        found = re.search(r"^\s*RUN: (\{.*\})$", self.output, re.MULTILINE)
+        assert found, self.output
+        return t.cast("dict[str, t.Any]", json.loads(found[1]))
 
     def stage(self, name: str) -> dict[str, t.Any] | None:
         """A stage of the report."""
