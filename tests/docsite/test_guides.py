@@ -20,10 +20,9 @@ from ansible_collections.cypher.rollback.plugins.module_utils.notification impor
 from ansible_collections.cypher.rollback.plugins.module_utils.outcome import RULES
 from ansible_collections.cypher.rollback.plugins.module_utils.smoke import smoke_test_problems
 
-from tests.runbook.test_resume import git
 from tests.support.documentation import GUIDES, blocks
 from tests.support.reader import RUN_BLOCKS, Reader, guide_yaml, readme_yaml, shell
-from tests.support.runbook import REPOSITORY, Application, Project
+from tests.support.runbook import REPOSITORY, Application, Project, git
 from tests.support.settings_table import PAGE, SECTIONS, settings, settings_page
 
 if t.TYPE_CHECKING:
@@ -57,10 +56,10 @@ def reader(tmp_path: Path, project: Project, application: Application) -> Reader
 
 
 def test_a_rollback_is_previewed_answered_and_its_undoing_previewed(reader: Reader, project: Project) -> None:
-    git(project, "init", "--quiet", "--initial-branch=main")
-    git(project, "add", "--all")
-    git(project, "commit", "--quiet", "-m", "0002")
-    git(project, "tag", "v1.4.2")
+    git(project.project, "init", "--quiet", "--initial-branch=main")
+    git(project.project, "add", "--all")
+    git(project.project, "commit", "--quiet", "-m", "0002")
+    git(project.project, "tag", "v1.4.2")
     project.settings["rollback_require_checklist"] = True
     reader.write_inventory()
     before = project.dump()
