@@ -134,7 +134,8 @@ def test_nothing_reads_an_archive_whose_checksum_or_signature_is_wrong(shop: Sho
     else:
         file = path / "manifest.json"
         content = json.loads(file.read_text())
-        content.update({"version": "0008"} if damage == "tampered" else {"signature": {}})
+        name, value = ("version", "0008") if damage == "tampered" else ("signature", {})
+        content[name] = value
         file.write_text(json.dumps(content))
     entry = backup_catalog.inspect(str(path), KEY, level, means)
     assert entry.valid is False

@@ -25,7 +25,7 @@ from ansible_collections.cypher.rollback.plugins.module_utils import (
 from ansible_collections.cypher.rollback.plugins.module_utils.connection import ConnectionSettings, client_environment
 from ansible_collections.cypher.rollback.plugins.module_utils.errors import FailedUnchanged
 
-from tests.database.test_backup import SCHEMA, wrapped_programs
+from tests.support.backups import SCHEMA, wrapped_programs
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator

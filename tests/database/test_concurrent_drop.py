@@ -253,7 +253,7 @@ def test_a_killed_run_leaves_an_invalid_index_and_the_next_run_finishes(engine: 
             go_on.wait(30)
             return own(self)
 
-        concurrent_drop._Drop._drop = late  # type: ignore[method-assign]  # so that it comes too late
+        concurrent_drop._Drop._drop = late  # so that it comes too late
         concurrent_drop.drop_concurrently(order)
 
     process = fork.Process(target=die)

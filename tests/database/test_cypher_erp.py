@@ -397,7 +397,8 @@ def test_orders_are_placed_and_listed(app: App, erp: Database) -> None:
     assert [(row["order_number"], row["grand_total"]) for row in listed] == [("SO-000000051", placed["grand_total"])]
     assert row_counts(erp)["shared.outbox_events"] == events + 1
     assert "<td>b2b.orders<td>51" in app.ask("/")[1]
-    for wrong in ({}, [], {**order, "customer": 999}, {**order, "items": [{"sku": "no'", "quantity": 1}]}):
+    mistakes: list[t.Any] = [{}, [], {**order, "customer": 999}, {**order, "items": [{"sku": "no'", "quantity": 1}]}]
+    for wrong in mistakes:
         assert app.ask("/orders", wrong)[0] == 400
     assert app.ask("/orders?customer=x")[0] == 400
     assert row_counts(erp)["b2b.orders"] == 51
@@ -442,7 +443,7 @@ def test_an_application_that_does_not_stop_is_an_error(app: App, erp: Database) 
     pid = int(app.pid_file.read_text(encoding="ascii"))
     os.kill(pid, signal.SIGSTOP)
     try:
-        command = [app.project / "appctl", "stop", "--pid-file", app.pid_file, "--timeout", "0.2"]
+        command = [str(app.project / "appctl"), "stop", "--pid-file", str(app.pid_file), "--timeout", "0.2"]
         assert subprocess.run(command, check=False, capture_output=True).returncode == 1
         assert app.control("status") == 0
     finally:

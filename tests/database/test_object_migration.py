@@ -257,7 +257,7 @@ def test_cascade_is_only_written_where_it_is_needed(engine: Engine) -> None:
     ],
 )  # fmt: skip
 def test_what_depends_on_it_is_named_exactly_where_postgresql_asks_for_cascade(
-    engine: Engine, made: str, asked: dict[str, str], dependent: str
+    engine: Engine, made: str, asked: dict[str, t.Any], dependent: str
 ) -> None:
     engine.script(made or "SELECT 1")
     assert dependent in refused(engine, **asked)

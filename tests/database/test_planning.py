@@ -191,7 +191,7 @@ def test_a_locked_catalog_is_refused_and_the_holder_named(engine: Engine) -> Non
 
 def ledger(
     engine: Engine, *rows: str, name: str = "public.schema_migrations", column: str = "version text"
-) -> dict[str, str]:
+) -> dict[str, t.Any]:
     engine.script(f"CREATE TABLE {name} ({column})")
     for row in rows:
         engine.database.execute(f"INSERT INTO {name} VALUES ('{row}')")

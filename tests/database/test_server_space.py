@@ -41,7 +41,7 @@ def small_folder(database: Database) -> Iterator[pathlib.Path]:
 
 def free(database: Database, stated: int | None = None, user: str = "") -> int | None:
     settings = ConnectionSettings(**database.connection_arguments())
-    arguments = {"user": user, "password": "secret"} if user else {}
+    arguments: dict[str, t.Any] = {"user": user, "password": "secret"} if user else {}
     with (
         contextlib.closing(database.server.connect("postgres", **arguments)) as connection,
         connection.cursor() as cursor,

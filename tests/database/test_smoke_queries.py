@@ -17,7 +17,7 @@ if t.TYPE_CHECKING:
 
 
 def tried(database: Database, query: str, expect: t.Any, timeout: float = 0.0, **login: t.Any) -> SmokeResult:
-    blank = {"login_password": "", "ssl_mode": "prefer", "ca_cert": None, "connect_params": {}}
+    blank: dict[str, t.Any] = {"login_password": "", "ssl_mode": "prefer", "ca_cert": None, "connect_params": {}}
     tester = SmokeTester(ask_database=asker(settings_from({**blank, **database.login(), **login})))
     test = SmokeTest.parse({"name": "it", "query": query, "expect": expect})
     (result,) = tester.run([test], timeout=timeout, interval=0.05)

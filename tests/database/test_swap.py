@@ -424,7 +424,7 @@ def owner(pair: Pair, role: Callable[..., str]) -> Pair:
 
 def test_an_ordinary_owner_may_exchange(owner: Pair) -> None:
     swap.check_swap(owner.request())
-    own = {"user": owner.user, "password": owner.password}
+    own: dict[str, t.Any] = {"user": owner.user, "password": owner.password}
     with contextlib.closing(owner.server.connect(owner.live, application_name="web", **own)):
         done = owner.swap()
     assert [item["application"] for item in done.ended] == ["web"]
@@ -847,6 +847,7 @@ def test_the_module_says_the_outcome(pair: Pair) -> None:
     none = run_module(pair, back=True)
     assert none["outcome"] == "refused"
     assert f"No database that once was {pair.live}" in none["msg"]
-    for wrong in ({}, {"incoming": "x", "back": True}):
+    both_or_none: list[dict[str, t.Any]] = [{}, {"incoming": "x", "back": True}]
+    for wrong in both_or_none:
         assert "either incoming or back" in run_module(pair, **wrong)["msg"]
     unchanged(pair)

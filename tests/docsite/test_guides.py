@@ -212,7 +212,7 @@ def test_the_examples_of_the_guides_would_be_taken() -> None:
     allowed = settings()
     for page in PAGES:
         for example in guide_yaml(page):
-            named = {name for name in example if isinstance(name, str) and name.startswith("rollback_")}
+            named = {name for name in example if name.startswith("rollback_")}
             assert named - set(allowed) == set(), page
 
 

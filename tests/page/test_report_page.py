@@ -47,7 +47,11 @@ class Reader:
         page.on("request", lambda request: self.requests.append(request.url))
         page.on("console", lambda message: self.trouble.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: self.trouble.append(str(error)))
-        page.on("dialog", lambda dialog: (self.trouble.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.on("dialog", self._refuse)
+
+    def _refuse(self, dialog: t.Any) -> None:
+        self.trouble.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
 
     def open(self, text: str, width: int = DESKTOP, scheme: str = "light") -> t.Any:
         """Show a page as it would be shown from its file."""
@@ -284,8 +288,12 @@ def test_it_can_be_printed_with_what_is_folded(reader: Reader) -> None:
 
 
 def test_a_report_of_which_hardly_anything_is_there_or_is_of_another_shape_is_still_a_page(reader: Reader) -> None:
-    for report in ({}, {"outcome": "elsewhere", "stages": None, "effect": [], "severity": "High", "verification": {"checks": ["x"]}},
-                   {"outcome": "rolled_back", "target": None, "stages": [{"started_at": "noon"}], "contacts": [None], "logs": [{"lines": "x"}]}):  # fmt: skip
+    shapes: list[dict[str, t.Any]] = [
+        {},
+        {"outcome": "elsewhere", "stages": None, "effect": [], "severity": "High", "verification": {"checks": ["x"]}},
+        {"outcome": "rolled_back", "target": None, "stages": [{"started_at": "noon"}], "contacts": [None], "logs": [{"lines": "x"}]},
+    ]  # fmt: skip
+    for report in shapes:
         reader.open(report_page(report))
         reader.check()
 

@@ -339,11 +339,11 @@ def make_checkout(folder: pathlib.Path) -> None:
     folder.mkdir()
     (folder / "app.py").write_text("1\n")
     for step in (*steps, ["commit", "-q", "--allow-empty", "-m", "y"]):
-        subprocess.run(["git", "-C", folder, *identity, *step], check=True)
+        subprocess.run(["git", "-C", str(folder), *identity, *step], check=True)
 
 
 def head(folder: pathlib.Path) -> str:
-    command = ["git", "-C", folder, "rev-parse", "--abbrev-ref", "HEAD"]
+    command = ["git", "-C", str(folder), "rev-parse", "--abbrev-ref", "HEAD"]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 

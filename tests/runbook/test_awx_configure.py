@@ -125,7 +125,7 @@ def made(operator: Operator) -> Done:
 
 
 def named(awx: AwxServer, kind: str) -> dict[str, Item]:
-    return {item.get("name", item.get("identifier")): item for item in awx.objects[kind].values()}
+    return {item["name"] if "name" in item else item["identifier"]: item for item in awx.objects[kind].values()}
 
 
 @needs_awx

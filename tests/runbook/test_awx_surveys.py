@@ -36,7 +36,11 @@ class Loader(yaml.SafeLoader):
     """Reads what is marked as no template."""
 
 
-Loader.add_constructor("!unsafe", lambda loader, node: loader.construct_mapping(node, deep=True))
+def unsafe(loader: Loader, node: yaml.MappingNode) -> dict[t.Hashable, t.Any]:
+    return loader.construct_mapping(node, deep=True)
+
+
+Loader.add_constructor("!unsafe", unsafe)
 
 
 def load(path: Path) -> t.Any:
@@ -82,7 +86,7 @@ def test_a_question_asks_for_a_variable_of_the_runbooks(question: Item) -> None:
     spec = settings()[variable] if variable.startswith("rollback_") else EXTRA[variable]
     choices, default = question.get("choices"), question.get("default", "")
     if variable in YES_OR_NO:
-        assert [is_yes(choice, variable) for choice in choices] == [False, True]
+        assert [is_yes(choice, variable) for choice in question["choices"]] == [False, True]
         assert default == "no"
     elif variable == "severity":
         assert choices == list(ACTIONS)

@@ -208,7 +208,9 @@ def test_a_good_run_leaves_private_reports_a_journal_and_no_claim(runbook: Runbo
 
 
 def test_channels_that_fail_are_reported_and_change_nothing_else(runbook: Runbook, receiver: Receiver) -> None:
-    channels = [{"type": "webhook", "name": kind, "url": receiver.url(kind)} for kind in ("hang", "drip", "error")]
+    channels: list[dict[str, t.Any]] = [
+        {"type": "webhook", "name": kind, "url": receiver.url(kind)} for kind in ("hang", "drip", "error")
+    ]
     channels.append({"type": "webhook", "name": "nobody", "url": "http://us3r:pa55word@127.0.0.1:9/t0ken"})
     channels.append({"type": "webhook", "url": receiver.url("ok"), "headers": {"X-Auth": "h3ader"}})
     settings = {"rollback_notify": channels, "rollback_notify_timeout": 1, "work": ["false"]}

@@ -45,7 +45,8 @@ def still_there(database: Database, version: str) -> list[str]:
         found = []
         for kind, name in named_objects(version):
             cursor.execute(EXISTS[kind], (name,))
-            if cursor.fetchone()[0]:
+            ((count,),) = cursor.fetchall()
+            if count:
                 found.append(f"{kind} {name}")
     connection.close()
     return found

@@ -33,6 +33,7 @@ def test_a_verification_shows_every_check_and_fails_where_one_does(tmp_path: Pat
     assert "orphans under " in bad.message
     assert "cypher.rollback.assess" in bad.message
     assert "FAILED  orphans under " in bad.output
+    assert bad.report is not None
     assert any(check["status"] == "failed" for check in bad.report["verification"]["checks"])
 
 

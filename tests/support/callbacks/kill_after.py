@@ -19,7 +19,7 @@ description: KILL_AFTER names the stage, or the task after "task ".
 """
 
 
-class CallbackModule(CallbackBase):  # type: ignore[misc]  # Ansible has no types
+class CallbackModule(CallbackBase):
     """Waits for the task."""
 
     CALLBACK_VERSION = 2.0

@@ -20,7 +20,7 @@ description: RETURNED_KEYS names the file, which gets one line a result.
 """
 
 
-class CallbackModule(CallbackBase):  # type: ignore[misc]  # Ansible has no types
+class CallbackModule(CallbackBase):
     """Looks at every result that is no failure."""
 
     CALLBACK_VERSION = 2.0

@@ -17,7 +17,7 @@ import typing as t
 
 import pytest
 from ansible_collections.cypher.rollback.plugins.module_utils import application
-from ansible_collections.cypher.rollback.plugins.module_utils.application import Application, Command
+from ansible_collections.cypher.rollback.plugins.module_utils.application import Application, Command, Outcome
 from ansible_collections.cypher.rollback.plugins.module_utils.errors import Refused, RollbackError
 
 if t.TYPE_CHECKING:
@@ -46,10 +46,10 @@ class Shop:
     def application(self, status: t.Any = STATUS, timeout: float = 5.0) -> Application:
         return Application(Command("the status command", status), str(self.folder), timeout)
 
-    def start(self, command: t.Any = DAEMON, timeout: float = 5.0, status: t.Any = STATUS) -> application.Outcome:
+    def start(self, command: t.Any = DAEMON, timeout: float = 5.0, status: t.Any = STATUS) -> Outcome:
         return self.application(status, timeout).start(Command("the start command", command))
 
-    def stop(self, command: t.Any = STOP, timeout: float = 5.0, status: t.Any = STATUS) -> application.Outcome:
+    def stop(self, command: t.Any = STOP, timeout: float = 5.0, status: t.Any = STATUS) -> Outcome:
         return self.application(status, timeout).stop(Command("the stop command", command))
 
     @property

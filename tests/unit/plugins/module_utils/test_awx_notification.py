@@ -12,7 +12,7 @@ from ansible_collections.cypher.rollback.plugins.module_utils.awx_notification i
 
 CONFIGURATION = {"url": "https://hooks.example.com", "headers": {}, "password": "s3cret"}
 MESSAGES = {"error": {"message": "bad"}}
-SHOWN = {
+SHOWN: dict[str, t.Any] = {
     "name": "ops",
     "notification_configuration": {**CONFIGURATION, "password": "$encrypted$", "http_method": "POST"},
     "messages": {"started": None, "success": None, "error": {"message": "bad"}, "workflow_approval": None},

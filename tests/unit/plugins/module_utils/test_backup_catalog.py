@@ -599,4 +599,4 @@ def test_an_entry_is_not_changed_by_who_gets_it(folder: pathlib.Path) -> None:
     assert entry.group == (CLUSTER, "shop", "before_migration")
     assert entry.order[0] == 7
     with pytest.raises(dataclasses.FrozenInstanceError):
-        entry.valid = True  # type: ignore[misc]  # the mistake to be refused
+        entry.valid = True

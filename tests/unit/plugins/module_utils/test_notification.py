@@ -67,7 +67,7 @@ STAGES = [
     stage("restart", 3, 4),
     stage("smoke_test", 4, 8),
 ]
-PLANNED = {
+PLANNED: dict[str, t.Any] = {
     "outcome": "planned",
     "message": HOSTILE["sql"],
     "target": {"host": HOSTILE["host"], "port": 5432, "database": HOSTILE["database"], "server_version": "15.3"},
@@ -87,7 +87,9 @@ SEVERITY = {
 }
 STOPPED = {"hosts": {HOSTILE["app"]: {"was_running": True, "stopped": True, "message": HOSTILE["path"]}}}
 STARTED = {"hosts": {HOSTILE["app"]: {"started": True, "running": True}}}
-BACKUP = {"backup": {"id": "backup_x", "path": HOSTILE["path"], "kind": "dump", "bytes": 1, "verified": True}}
+BACKUP: dict[str, t.Any] = {
+    "backup": {"id": "backup_x", "path": HOSTILE["path"], "kind": "dump", "bytes": 1, "verified": True}
+}
 EFFECT = {"dropped": [{"type": "table", "identity": HOSTILE["object"], "rows": 1200}], "rows_lost": 1200}
 ROLLED_BACK = {"committed": True, "effect": EFFECT, "verification": {"passed": True, "checks": []}}
 SMOKE = {"passed": True, "tests": [{"name": HOSTILE["host"], "status": "passed", "message": ""}]}
@@ -103,7 +105,7 @@ BEGUN = {
     "closing_checklist_result": {"logs": [{"lines": [HOSTILE["log"]]}]},
     "contacts": CONTACTS,
 }
-WHOLE = {
+WHOLE: dict[str, t.Any] = {
     **BEGUN,
     "stages": STAGES,
     "stop_result": STOPPED,

@@ -42,10 +42,10 @@ def run_of(kind: str, identity: str, **about: t.Any) -> dict[str, t.Any]:
 def extra(command: str) -> dict[str, str]:
     """The extra variables of a command, as a shell and ansible-playbook read them."""
     words = shlex.split(command)
-    found = {}
+    found: dict[str, str] = {}
     for option, value in itertools.pairwise(words):
         if option == "-e":
-            found.update(json.loads(value) if value.startswith("{") else [value.split("=", 1)])
+            found |= json.loads(value) if value.startswith("{") else dict([value.split("=", 1)])
     return found
 
 

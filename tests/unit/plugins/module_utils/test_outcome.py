@@ -104,7 +104,7 @@ def test_unknown_is_kept_whatever_else_is_known() -> None:
         (State(kind="backup", failed_stage="backup", failed_outcome="refused"), "refused"),
         (State(stopped=True, running_again=False), "needs_attention"),
     ],
-    ids=lambda value: str({key: entry for key, entry in dataclasses.asdict(value).items() if entry}) if dataclasses.is_dataclass(value) else value,
+    ids=lambda value: str({key: entry for key, entry in dataclasses.asdict(value).items() if entry}) if isinstance(value, State) else value,
 )  # fmt: skip
 def test_by_name(state: State, outcome: str) -> None:
     assert decide(state) == outcome

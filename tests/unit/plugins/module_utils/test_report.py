@@ -25,13 +25,13 @@ DROPPED = [
     {"type": "index", "identity": "b2b.orders_pkey", "cascaded": False, "rows": None, "part_of": "b2b.orders"},
     {"type": "view", "identity": "b2b.open_orders", "cascaded": True, "rows": None, "part_of": ""},
 ]
-EFFECT = {
+EFFECT: dict[str, t.Any] = {
     "dropped": DROPPED,
     "skipped": [{"type": "index", "identity": "idx_x", "elsewhere": ["erp.idx_x"]}],
     "left_over": [{"type": "function", "identity": "b2b.f()", "named": "f"}],
     "rows_lost": 1000,
 }
-ROLLED_BACK = {
+ROLLED_BACK: dict[str, t.Any] = {
     "committed": True,
     "xid": "812",
     "effect": EFFECT,
@@ -67,7 +67,7 @@ STAGES = [
 ]
 BASE = {"run_id": "r1", "run_dir": "/runs", "version": "0003", "host": "db1", "stages": STAGES, "plan_result": PLANNED}
 UNTIL_ROLLBACK = {**BASE, "stop_result": STOPPED, "backup_result": BACKUP}
-WHOLE = {
+WHOLE: dict[str, t.Any] = {
     **UNTIL_ROLLBACK,
     "rollback_result": ROLLED_BACK,
     "verify_result": VERIFIED,
@@ -226,11 +226,11 @@ RESTORING = {
     "restore_plan_result": RESTORE_PLAN,
     "stop_result": STOPPED,
 }
-COPIED = {
+COPIED: dict[str, t.Any] = {
     **RESTORING,
     "restore_result": {"compared": True, "restored": {"database": "erp_restore_1", "tables": {"b2b.orders": 5}, "provider": "dump"}},
 }  # fmt: skip
-SWAPPED = {**COPIED, "swap_result": {"swapped": True, "live": "cypher_erp", "kept": "erp_replaced"}}
+SWAPPED: dict[str, t.Any] = {**COPIED, "swap_result": {"swapped": True, "live": "cypher_erp", "kept": "erp_replaced"}}
 RESTORED = {**SWAPPED, "restart_result": STARTED, "smoke_test_result": SMOKE}
 SWAP_BACK = "ansible-playbook cypher.rollback.swap_back -e database=erp_replaced"
 

@@ -156,7 +156,12 @@ def test_a_run_that_died_at_its_commit(run: Run, status: str | None, said: str) 
     assert "The DOWN was not committed." in refusal(run.left())
     assert resume.note_commit(run.folder, "rollback", "777", {"committed": True}) == ""
     asked = []
-    assert said in refusal(run.left(), lambda xid: asked.append(xid) or status)
+
+    def ask(xid: str) -> str | None:
+        asked.append(xid)
+        return status
+
+    assert said in refusal(run.left(), ask)
     assert asked == ["777"]
 
 
