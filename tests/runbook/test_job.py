@@ -79,3 +79,6 @@ def test_a_narrowed_run_that_would_do_nothing_is_refused(tmp_path: Path, databas
         found = run.left
         assert (found["rollback_outcome"], said in found["rollback_message"]) == ("refused", True), run.output
     assert project.published() == []
+    history = project.run("-e", "rollback_hosts=db9", playbook="history")
+    assert history.returncode != 0, history.output
+    assert "localhost is not in its group erp_db as far as rollback_hosts takes it" in " ".join(history.output.split())
