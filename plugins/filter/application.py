@@ -11,6 +11,7 @@ import typing as t
 from ansible.errors import AnsibleFilterError
 from ansible_collections.cypher.rollback.plugins.module_utils.app_stage import (
     acted_on,
+    not_down,
     note,
     ran_before,
     refusals,
@@ -77,6 +78,11 @@ def note_app_stage(result: t.Any, stage: str, host: str, evidence: t.Any) -> dic
 def app_ran_before(host: str, evidence: t.Any) -> list[str]:
     """What of a host's application runs, before it is stopped."""
     return ran_before(host, evidence)
+
+
+def app_not_down(host: str, evidence: t.Any) -> list[str]:
+    """What of a host's application is not down any more, one sentence each; an empty list when all of it is."""
+    return not_down(host, evidence)
 
 
 def compose_services(before: t.Any, stage: str, services: t.Any) -> list[str]:
@@ -146,6 +152,7 @@ class FilterModule:
     def filters(self) -> dict[str, t.Any]:
         """Name and function of each."""
         return {
+            "app_not_down": app_not_down,
             "app_problems": app_problems,
             "app_ran_before": app_ran_before,
             "compose_problems": compose_problems,

@@ -49,8 +49,8 @@ def note(result: Mapping[str, t.Any], stage: str, host: str, evidence: Evidence)
     :param stage: ``stop`` or ``restart``.
     :param evidence: ``driver``, ``check_mode``, ``services``, and the registered answers that its driver needs:
         ``acted`` (all), ``before`` (docker_compose), ``after`` (docker_compose, systemd) and ``found``, the answer to the
-        question before the stop (command, systemd), and ``left_out``, services that the present release does not have. With
-        ``lost``, a sentence, its host was given up by an earlier stage.
+        question before the stop (command, systemd), ``left_out``, services that the present release does not have, and
+        ``stopped``, what the run itself had stopped. With ``lost``, a sentence, its host was given up by an earlier stage.
     """
     record = _record(stage, {**evidence, "host": host})
     hosts = {**result["hosts"], host: record}
@@ -61,7 +61,11 @@ def note(result: Mapping[str, t.Any], stage: str, host: str, evidence: Evidence)
         "failed": bool(failed),
         "message": " ".join(failed or [f"{name}: {one['message']}" for name, one in hosts.items()]),
     }
-    warnings = [*_kill_warnings(host, {**evidence, "stage": stage}), *_left_out_warnings(host, evidence)]
+    warnings = [
+        *_kill_warnings(host, {**evidence, "stage": stage}),
+        *_left_out_warnings(host, evidence),
+        *_ran_already_warnings(host, {**evidence, "host": host}),
+    ]
     noted["warnings"] = [*(result.get("warnings") or []), *warnings]
     if stage == "stop":
         noted["to_restart"] = list(
@@ -172,6 +176,38 @@ def ran_before(host: str, evidence: Evidence) -> list[str]:
     # One word a unit, see systemctl(1), is-active; what is on its way down ran.
     states = dict(zip(services, found.get("stdout_lines") or [], strict=False))
     return [_named(host, name) for name in services if states.get(name, "") not in ("inactive", "failed", "unknown")]
+
+
+def not_down(host: str, evidence: Evidence) -> list[str]:
+    """What of a host's application runs although it was stopped, or is not known to be down, one sentence each.
+
+    A host that answers no more keeps nothing from going on: its application was proven to be down.
+
+    :param evidence: as of :func:`ran_before`.
+    """
+    found = evidence.get("found") or {}
+    entries = [] if is_lost(found) else ran_before(host, evidence)
+    if not entries:
+        return []
+    if not _tells(evidence, found):
+        said = _compose_trouble(found) or str(found.get("message") or "") or "the question had no answer"
+        return [f"Whether the application is still down on {host} is not known: {_one_line(said)}"]
+    units = ", ".join(entry.partition("/")[2] for entry in entries if "/" in entry)
+    return [f"The application runs again on {host}{f' ({units})' if units else ''}."]
+
+
+def _tells(evidence: Evidence, found: Answer) -> bool:
+    """Whether the answer says of each unit that it runs, or that it does not."""
+    if evidence["driver"] == "command":
+        return found.get("was_running") is not None
+    if evidence["driver"] == "docker_compose":
+        return services_up(found, "stop") is not None
+    return len(found.get("stdout_lines") or []) == len(evidence["services"])
+
+
+def _one_line(said: str) -> str:
+    line = without_passwords(" ".join(said.split()))
+    return line if line[-1:] in (".", "!", "?") else f"{line}."
 
 
 def refusals(answers: Sequence[Answer]) -> list[str]:
@@ -334,6 +370,18 @@ def _left_out_warnings(host: str, evidence: Evidence) -> list[str]:
         f"{host}: {name} was not started, because the compose file that is checked out now has no such service. Its container is left "
         f"as it is. Where it is to run: docker start, with the name of the container; otherwise take {name} out of rollback_app_services."
         for name in evidence.get("left_out") or ()
+    ]
+
+
+def _ran_already_warnings(host: str, evidence: Evidence) -> list[str]:
+    """What the run had stopped and somebody started before it did: with the code of then, which may be the bad release's."""
+    stopped = evidence.get("stopped") or ()
+    units = units_of(evidence) if stopped and not evidence.get("lost") else {}
+    return [
+        f"{host}: {name or 'the application'} ran already when it was to be started, although the run had stopped it. Unless it was "
+        "started with the code that is there now, restart it."
+        for name, unit in units.items()
+        if unit.was_running and _named(host, name) in stopped
     ]
 
 

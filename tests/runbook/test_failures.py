@@ -250,6 +250,20 @@ def test_pg_dump_is_killed(project: Project, application: Application, tmp_path:
     assert project.published() == []
 
 
+def test_no_down_where_somebody_starts_the_application_during_the_backup(
+    project: Project, application: Application, tmp_path: Path
+) -> None:
+    real, start = project.database.server.bin_dir / "pg_dump", shlex.join(application.commands["start"])
+    script = f'case "$*" in *--version*) ;; *) {start} </dev/null >/dev/null 2>&1;; esac\nexec {real} "$@"'
+    fake_tools(project, tmp_path / "bin", ["pg_dump"], script)
+    before = project.dump()
+    run = project.run("-e", "version=0003")
+    assert_unchanged(project, application, run, before)
+    assert run.stage("rollback") is None
+    assert "The application runs again on " in run.message
+    assert "Find who starts it (a colleague, a supervisor, a timer) and end that." in run.message
+
+
 def test_a_run_killed_during_the_backup_leaves_no_password(
     project: Project, application: Application, tmp_path: Path
 ) -> None:

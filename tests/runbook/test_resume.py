@@ -287,6 +287,37 @@ def test_what_was_stopped_runs_again_where_the_resumed_run_fails(project: Projec
     assert project.dump() == before
 
 
+def test_no_down_where_the_application_was_started_between_the_dead_run_and_the_resumed_one(
+    project: Project, application: Application
+) -> None:
+    killed(project, "backup", "-e", "version=0003")
+    subprocess.run(application.commands["start"], check=True, stdin=subprocess.DEVNULL, capture_output=True)
+    project.database.execute("CREATE TABLE public.written_since ()")
+    before = project.dump()
+    run = resume(project)
+    assert (run.returncode, run.outcome) == (2, "failed_unchanged"), run.output
+    assert project.dump() == before
+    assert "The application runs again on " in run.message
+    assert "nothing was changed in the database" in run.message
+    assert run.report is not None
+    assert run.report["failure"]["stage"] == "stop"
+    assert application.running
+    again = project.run("-e", "version=0003")
+    assert (again.returncode, again.outcome) == (0, "rolled_back"), again.output
+
+
+def test_an_application_that_somebody_started_after_the_down_runs_the_code_of_then(
+    project: Project, application: Application
+) -> None:
+    killed(project, "rollback", "-e", "version=0003")
+    subprocess.run(application.commands["start"], check=True, stdin=subprocess.DEVNULL, capture_output=True)
+    run = resume(project)
+    assert (run.returncode, run.outcome) == (2, "needs_attention"), run.output
+    assert run.report is not None
+    assert run.report["failure"]["stage"] == "smoke_test"
+    assert [warning for warning in run.report["warnings"] if "ran already when it was to be started" in warning]
+
+
 def test_a_run_that_died_on_its_way_back_goes_back(project: Project, application: Application) -> None:
     project.write_migration("0007-campaigns.sql", "SELECT 1 / 0;\nDROP TABLE b2b.campaigns;")
     project.database.execute("CREATE TABLE b2b.campaigns (id int PRIMARY KEY)")

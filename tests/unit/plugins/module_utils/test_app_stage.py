@@ -10,6 +10,7 @@ import typing as t
 
 import pytest
 from ansible_collections.cypher.rollback.plugins.module_utils.app_stage import (
+    not_down,
     note,
     refusals,
     services_up,
@@ -298,3 +299,51 @@ def test_a_service_that_the_release_does_not_have_is_a_warning_and_keeps_no_othe
     assert result["warnings"][1].startswith("app1: worker was not started, because the compose file")
     nothing = note(BLANK, "restart", "app1", compose([], {"skipped": True}, [], "restart", services=[]))
     assert (nothing["failed"], nothing["message"]) == (False, "app1: Nothing was to be started.")
+
+
+RUNS = {"was_running": True, "running": True, "attempted": False, "changed": False, "message": "Running."}
+
+
+@pytest.mark.parametrize(
+    ("evidence", "said"),
+    [
+        ({"driver": "command", "found": {"was_running": False}}, []),
+        ({"driver": "command", "found": {"was_running": True}}, ["The application runs again on app1."]),
+        (
+            {"driver": "command", "found": {"failed": True, "msg": "No such command: 'appctl'."}},
+            ["Whether the application is still down on app1 is not known: No such command: 'appctl'."],
+        ),
+        ({"driver": "command", "found": {"unreachable": True, "msg": "timed out"}}, []),
+        ({"driver": "systemd", "services": ["web", "worker"], "found": {"rc": 3, "stdout_lines": ["inactive", "failed"]}}, []),
+        (
+            {"driver": "systemd", "services": ["web", "worker"], "found": {"rc": 3, "stdout_lines": ["inactive", "activating"]}},
+            ["The application runs again on app1 (worker)."],
+        ),
+        (
+            {"driver": "systemd", "services": ["web"], "found": {"rc": 1, "stdout_lines": [], "stderr": "Failed to connect to bus"}},
+            ["Whether the application is still down on app1 is not known: Failed to connect to bus."],
+        ),
+        (
+            {"driver": "docker_compose", "services": ["web", "worker"], "found": containers(("web", "exited"), ("db", "running"))},
+            [],
+        ),
+        (
+            {"driver": "docker_compose", "services": ["web", "worker"], "found": containers(("web", "running"), ("worker", "restarting"))},
+            ["The application runs again on app1 (web, worker)."],
+        ),
+        (
+            {"driver": "docker_compose", "services": ["web"], "found": {"rc": 1, "stdout_lines": [], "stderr": "Is the docker daemon running?"}},
+            ["Whether the application is still down on app1 is not known: Is the docker daemon running?"],
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_not_down_any_more_before_the_down(evidence: dict[str, t.Any], said: list[str]) -> None:
+    assert not_down("app1", evidence) == said
+
+
+@pytest.mark.parametrize(("stopped", "count"), [(["app1"], 1), ([], 0), (["app2"], 0)])
+def test_what_the_run_stopped_and_somebody_else_started_is_a_warning(stopped: list[str], count: int) -> None:
+    result = note(BLANK, "restart", "app1", command(RUNS, stopped=stopped))
+    assert [warning.partition(" although")[0] for warning in result["warnings"]] == [
+        "app1: the application ran already when it was to be started,"
+    ] * count
