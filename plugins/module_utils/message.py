@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import typing as t
 
 from . import object_message, restore_message, verify_message
@@ -123,6 +124,10 @@ def _planned(run: Facts) -> str:
             f"Preview of {versions(run)} on {database(run)}: {ran} Nothing was stopped, written or sent.",
             object_message.ledger(run),
         ),
+        *(
+            f"As things are now, the rollback itself would be refused: {sentence(without_outcome(said))}"
+            for said in facts(run, "plan_result").get("would_refuse") or []
+        ),
         f"To do it: {rollback_command(run)}",
     )
 
@@ -133,7 +138,7 @@ def _refused(run: Facts) -> str:
         sentence(without_outcome(failure.get("message")))
         or "The run ended before it had a plan; look at the task that failed."
     )
-    return said if "othing was stopped" in said else join(said, NOTHING_DONE)
+    return said if re.search(r"othing was (stopped|done)", said) else join(said, NOTHING_DONE)
 
 
 def _failed_unchanged(run: Facts) -> str:

@@ -129,8 +129,11 @@ def capital(text: str) -> str:
 
 
 def join(*sentences: str) -> str:
-    """Sentences one after the other; empty ones are left out."""
-    return " ".join(part for part in sentences if part)
+    """Sentences one after the other; empty ones are left out. What follows a command begins a new line."""
+    joined = ""
+    for part in filter(None, sentences):
+        joined += ("\n" if _ENDS_WITH_COMMAND.search(joined) else " ") * bool(joined) + part
+    return joined
 
 
 def lines(*sentences: str) -> str:

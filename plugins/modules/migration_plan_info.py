@@ -25,7 +25,9 @@ extends_documentation_fragment:
 attributes:
   check_mode:
     support: full
-    details: Reads only, so it does the same.
+    details:
+      - Reads only, so it does the same. Where a backup or a report cannot be made, that is RV(would_refuse) rather than a refusal, as
+        what the DOWN would do can be shown all the same.
   diff_mode:
     support: N/A
   idempotent:
@@ -67,7 +69,7 @@ options:
   run_dir:
     description:
       - Folder of the runs. A version whose file is gone is looked up in the reports of earlier runs.
-      - Outside check mode, also check that a report can be written there.
+      - Also check that a report can be written there.
     type: path
 seealso:
   - module: cypher.rollback.db_rollback
@@ -135,6 +137,12 @@ schema_backup:
   returned: success
   type: str
   sample: backup_before_migration_0003_20260101_020000
+would_refuse:
+  description: In check mode, why the rollback itself would be refused, one entry a reason. Otherwise it fails with that.
+  returned: success
+  type: list
+  elements: str
+  sample: []
 warnings:
   description: What to know and what does not prevent the rollback.
   returned: success
@@ -189,19 +197,27 @@ def check_backup(params, version, concurrently=False):
     return ready.database_bytes, list(ready.warnings)
 
 
+def check_folders(params, planned):
+    """Size of the database, and what is to be said about the folders and programs that the rollback needs."""
+    if params["run_dir"]:
+        check_run_dir(params["run_dir"])
+    if not planned.plan.scripts:
+        return 0, []
+    wanted = planned.plan.object
+    return check_backup(params, planned.plan.versions[-1], bool(wanted and wanted.concurrently))
+
+
 def plan(params, check_mode):
     """All that the module returns."""
     wanted_checks.refuse_malformed(checks.wanted_checks(params))
     planned = planning.plan_rollback(planning.plan_request(params))
-    warnings = list(planned.warnings)
-    if params["run_dir"] and not check_mode:
-        check_run_dir(params["run_dir"])
-    database_bytes = 0
-    if planned.plan.scripts:
-        database_bytes, backup_warnings = check_backup(
-            params, planned.plan.versions[-1], bool(planned.plan.object and planned.plan.object.concurrently)
-        )
-        warnings.extend(backup_warnings)
+    database_bytes, warnings, would_refuse = 0, [], []
+    try:
+        database_bytes, warnings = check_folders(params, planned)
+    except errors.Refused as err:
+        if not check_mode:
+            raise
+        would_refuse.append(str(err))
     return {
         "outcome": "planned" if planned.plan.scripts else "nothing_to_do",
         "message": planned.plan.message,
@@ -211,7 +227,8 @@ def plan(params, check_mode):
         "rows_estimate": planned.rows_estimate,
         "database_bytes": database_bytes,
         "schema_backup": planned.schema.backup if planned.schema else "",
-        "plan_warnings": warnings,
+        "would_refuse": would_refuse,
+        "plan_warnings": [*planned.warnings, *warnings],
     }
 
 

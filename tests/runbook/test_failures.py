@@ -311,6 +311,9 @@ def test_the_backup_folder_cannot_be_used(project: Project, application: Applica
     assert application.running
     assert project.dump() == before
     assert not list(elsewhere.glob("backup_*"))
+    preview = project.run("-e", "version=0003", "--check")
+    assert preview.returncode == 0, preview.output
+    assert "As things are now, the rollback itself would be refused: " in " ".join(preview.output.split())
 
 
 def test_an_application_that_does_not_stop(project: Project, application: Application) -> None:
