@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 import typing as t
@@ -149,6 +150,14 @@ def test_an_image_that_is_not_there_or_not_used_is_refused(project: ComposeProje
     assert project.environment_file.read_bytes() == text
 
 
+#: Docker whose Compose ends well where it waited in vain, as it does now and then in the moment in which its time is up.
+HASTY_DOCKER = """#!/bin/sh
+case " $* " in
+  *" up "*) {docker} "$@" 2>/dev/null; exit 0 ;;
+esac
+exec {docker} "$@"
+"""
+
 #: The stages previous_code and restart of two hosts, of which the first answers no more.
 BOTH = """
 - hosts: db1
@@ -168,7 +177,7 @@ class Small:
         (folder / ".env").write_text(f"COMPOSE_FILE=compose.prod.yaml\nCOMPOSE_PROJECT_NAME={self.name}\nDB_HOST=db\n")
         self.define(1)
 
-    def define(self, replicas: int, image: str = PYTHON_IMAGE) -> None:
+    def define(self, replicas: int, image: str = PYTHON_IMAGE, **more: t.Any) -> None:
         web = {
             "image": image,
             "pull_policy": PULL_POLICY,
@@ -176,6 +185,7 @@ class Small:
             "command": ["python3", "-c", "import signal; signal.pause()"],
             "environment": {"DB_HOST": "${DB_HOST}"},
             "deploy": {"replicas": replicas},
+            **more,
         }
         (self.folder / "compose.prod.yaml").write_text(yaml.safe_dump({"services": {"web": web}}))
 
@@ -250,6 +260,37 @@ def test_a_service_that_the_release_does_not_have_keeps_no_other_down(small: Sma
     small.compose("stop", "--timeout", "1")
     assert not small.stage("restart", "-e", json.dumps({"restart_only": ["localhost/newer"]}))["failed"]
     assert small.states() == {"web-1": "exited"}
+
+
+def test_a_start_whose_health_check_did_not_pass_is_no_success_although_docker_compose_ended_well(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small.define(1, healthcheck={"test": ["CMD", "false"], "interval": "1s", "retries": 100})
+    small.compose("create", "--force-recreate", "web")
+    hasty = tmp_path / "bin" / "docker"
+    hasty.parent.mkdir()
+    hasty.write_text(HASTY_DOCKER.format(docker=shutil.which("docker")), encoding="utf-8")
+    hasty.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{hasty.parent}:{os.environ['PATH']}")
+    started = small.stage("restart", "-e", json.dumps({"rollback_app_timeout": 2}))
+    assert started["failed"], started
+    assert started["message"] == (
+        f"localhost: web is not proven to run: {small.name}-web-1 runs, and its health check says starting. "
+        f"Its log: docker logs --tail 50 {small.name}-web-1"
+    )
+    assert small.states() == {"web-1": "running"}
+
+
+@pytest.mark.parametrize(("restart", "said"), [("always", "keeps restarting"), ("no", "ended within seconds")])
+def test_a_service_without_a_health_check_that_does_not_stay_up_is_no_success(
+    small: Small, restart: str, said: str
+) -> None:
+    small.define(1, command=["python3", "-c", "import time; time.sleep(1.5); exit(3)"], restart=restart)
+    small.compose("create", "--force-recreate", "web")
+    started = small.stage("restart")
+    assert started["failed"], started
+    assert started["message"].startswith(f"localhost: web does not run: {small.name}-web-1 {said}")
+    assert started["message"].endswith(f"Its log: docker logs --tail 50 {small.name}-web-1")
 
 
 def test_a_container_of_compose_run_is_refused_while_it_runs_and_told_as_nothing_afterwards(small: Small) -> None:
