@@ -9,6 +9,7 @@ import dataclasses
 import typing as t
 
 from .application import without_passwords
+from .compose import COMPOSE_UP
 from .compose_start import doubts, last_words, own_entries
 from .lost_host import answered, is_lost, trouble
 
@@ -20,8 +21,6 @@ if t.TYPE_CHECKING:
     Answer = Mapping[str, t.Any]
     Evidence = Mapping[str, t.Any]
 
-#: Docker's states of a container that runs, or would by itself again.
-COMPOSE_UP = ("running", "restarting", "paused")
 #: Exit code of a process that SIGKILL ended.
 KILLED = 137
 

@@ -362,3 +362,32 @@ def test_a_project_that_the_start_would_not_take_as_it_is_is_refused(
     monkeypatch.setenv("DB_HOST", "localhost")
     with pytest.raises(ComposeRefused, match=r"^DB_HOST has another value .* unset DB_HOST\."):
         look(Question(str(small.folder), ["web"]))
+
+
+def test_a_project_that_was_started_under_another_name_is_refused_with_the_line_that_names_it(
+    small: Small, tmp_path: Path
+) -> None:
+    other = f"{small.name}other"
+    link = tmp_path / "current"
+    link.symlink_to(tmp_path)
+    text = (tmp_path / ".env").read_text()
+    small.compose("--project-directory", str(link), "-p", other, "up", "--detach")
+    try:
+        [warning] = look(Question(str(tmp_path), ["web"]))["warnings"]
+        assert f"docker compose -p {other} stop web" in warning
+        small.compose("rm", "--force", "--stop")
+        with pytest.raises(ComposeRefused) as refused:
+            look(Question(str(tmp_path), ["web"]))
+        assert f"web has no container in the Compose project {small.name}, and the project {other}" in str(
+            refused.value
+        )
+        assert "has one that runs" in str(refused.value)
+        assert "create" not in str(refused.value)
+        # The line that it tells to write is what helps.
+        assert f"Write COMPOSE_PROJECT_NAME={other} into .env" in str(refused.value)
+        (tmp_path / ".env").write_text(text.replace(small.name, other))
+        found = look(Question(str(tmp_path), ["web"]))
+        assert (found["services"]["web"]["containers"][0]["name"], found["warnings"]) == (f"{other}-web-1", [])
+    finally:
+        (tmp_path / ".env").write_text(text)
+        small.compose("-p", other, "down", "--timeout", "1")
