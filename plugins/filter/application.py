@@ -18,6 +18,7 @@ from ansible_collections.cypher.rollback.plugins.module_utils.app_stage import (
     services_up,
 )
 from ansible_collections.cypher.rollback.plugins.module_utils.application import driver_problems
+from ansible_collections.cypher.rollback.plugins.module_utils.compose_start import without_health_check
 from ansible_collections.cypher.rollback.plugins.module_utils.image_stage import image_plan, note_image, note_image_undo
 from ansible_collections.cypher.rollback.plugins.module_utils.lost_host import application_problems
 from ansible_collections.cypher.rollback.plugins.module_utils.release import (
@@ -91,6 +92,11 @@ def compose_services(before: t.Any, stage: str, services: t.Any) -> list[str]:
     return acted_on({"stage": stage, "services": services}, running) if running is not None else []
 
 
+def compose_without_health_check(after: t.Any, services: t.Any) -> list[str]:
+    """The containers of the services that run, and that nothing asks for their health."""
+    return without_health_check(after, services)
+
+
 def compose_problems(answers: t.Any) -> list[str]:
     """Why the application of a host cannot be stopped and started, one entry a host."""
     return refusals(answers)
@@ -157,6 +163,7 @@ class FilterModule:
             "app_ran_before": app_ran_before,
             "compose_problems": compose_problems,
             "compose_services": compose_services,
+            "compose_without_health_check": compose_without_health_check,
             "image_plan": plan_of_images,
             "lost_hosts": lost_hosts,
             "note_app_stage": note_app_stage,

@@ -9,17 +9,18 @@ import dataclasses
 import typing as t
 
 from .application import without_passwords
-from .compose import entries, is_one_off
+from .compose import COMPOSE_UP
+from .compose_start import doubts, last_words, own_entries
 from .lost_host import answered, is_lost, trouble
 
 if t.TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from .compose_start import Doubt
+
     Answer = Mapping[str, t.Any]
     Evidence = Mapping[str, t.Any]
 
-#: Docker's states of a container that runs, or would by itself again.
-COMPOSE_UP = ("running", "restarting", "paused")
 #: Exit code of a process that SIGKILL ended.
 KILLED = 137
 
@@ -48,8 +49,8 @@ def note(result: Mapping[str, t.Any], stage: str, host: str, evidence: Evidence)
 
     :param stage: ``stop`` or ``restart``.
     :param evidence: ``driver``, ``check_mode``, ``services``, and the registered answers that its driver needs:
-        ``acted`` (all), ``before`` (docker_compose), ``after`` (docker_compose, systemd) and ``found``, the answer to the
-        question before the stop (command, systemd), ``left_out``, services that the present release does not have, and
+        ``acted`` (all), ``before``, ``seen`` and ``seen_again`` (docker_compose), ``after`` (docker_compose, systemd), ``found``, the
+        answer to the question before the stop (command, systemd), ``left_out``, services that the present release does not have, and
         ``stopped``, what the run itself had stopped. With ``lost``, a sentence, its host was given up by an earlier stage.
     """
     record = _record(stage, {**evidence, "host": host})
@@ -64,7 +65,7 @@ def note(result: Mapping[str, t.Any], stage: str, host: str, evidence: Evidence)
     warnings = [
         *_kill_warnings(host, {**evidence, "stage": stage}),
         *_left_out_warnings(host, evidence),
-        *_ran_already_warnings(host, {**evidence, "host": host}),
+        *_ran_already_warnings(host, {**evidence, "stage": stage, "host": host}),
     ]
     noted["warnings"] = [*(result.get("warnings") or []), *warnings]
     if stage == "stop":
@@ -190,7 +191,7 @@ def not_down(host: str, evidence: Evidence) -> list[str]:
     if not entries:
         return []
     if not _tells(evidence, found):
-        said = _compose_trouble(found) or str(found.get("message") or "") or "the question had no answer"
+        said = last_words(found) or str(found.get("message") or "") or "the question had no answer"
         return [f"Whether the application is still down on {host} is not known: {_one_line(said)}"]
     units = ", ".join(entry.partition("/")[2] for entry in entries if "/" in entry)
     return [f"The application runs again on {host}{f' ({units})' if units else ''}."]
@@ -297,7 +298,9 @@ def _compose_units(evidence: Evidence) -> dict[str, Found]:
     were = services_up(before, stage)
     are = services_up(after, stage) if told else were
     answers = (before, acted, after) if told else (before,)
-    said = next(filter(None, map(_compose_trouble, answers)), "") or (str(acted.get("msg") or "") if told else "")
+    said = next(filter(None, map(last_words, answers)), "") or (str(acted.get("msg") or "") if told else "")
+    lost = any(is_lost(evidence.get(name) or {}) for name in ("before", "acted", "after", "seen", "seen_again"))
+    doubted = _compose_doubts(evidence) if told else {}
     units = {}
     for name in evidence["services"]:
         was = None if were is None else name in were
@@ -309,16 +312,19 @@ def _compose_units(evidence: Evidence) -> dict[str, Found]:
             running = None
         if check_mode and attempted and not trouble(acted):
             running = not was
-        told_us = said or f"Docker Compose says that it {_word(running)}."
-        units[name] = Found(was, running, attempted, told_us, any(map(is_lost, (before, acted, after))))
+        doubt = doubted.get(name)
+        if doubt and running is not False:
+            running = doubt.running
+        why = ". ".join(filter(None, (said.rstrip("."), doubt.why))) if doubt else said
+        units[name] = Found(was, running, attempted, why or f"Docker Compose says that it {_word(running)}.", lost)
     return units
 
 
-def _compose_trouble(answer: Answer) -> str:
-    """Why a command gave no answer, in its own last words; an empty string when it did."""
-    said = trouble(answer)
-    words = [line.strip() for line in str(answer.get("stderr") or "").splitlines() if line.strip()]
-    return said if not said or is_lost(answer) or not words else " ".join(words[-3:])
+def _compose_doubts(evidence: Evidence) -> dict[str, Doubt]:
+    """What speaks against services that were just started. A preview starts none, and a stop needs no proof that one is well."""
+    if evidence["stage"] != "restart" or evidence.get("check_mode"):
+        return {}
+    return doubts(*(evidence.get(name) or {} for name in ("after", "seen", "seen_again")))
 
 
 def acted_on(evidence: Evidence, running: Sequence[str] | set[str]) -> list[str]:
@@ -335,16 +341,11 @@ def services_up(answer: Answer, stage: str) -> set[str] | None:
     if trouble(answer) or "stdout_lines" not in answer:
         return None
     states: dict[str, list[str]] = {}
-    for entry in _own(answer["stdout_lines"]):
+    for entry in own_entries(answer):
         states.setdefault(str(entry.get("Service")), []).append(str(entry.get("State")).lower())
     if stage == "restart":
         return {name for name, found in states.items() if set(found) == {"running"}}
     return {name for name, found in states.items() if set(found) & set(COMPOSE_UP)}
-
-
-def _own(lines: Sequence[str]) -> list[dict[str, t.Any]]:
-    """The services' own containers: those of ``docker compose run`` are neither stopped nor started."""
-    return [entry for entry in entries("\n".join(lines)) if not is_one_off(entry)]
 
 
 def _killed(evidence: Evidence) -> list[str]:
@@ -352,7 +353,7 @@ def _killed(evidence: Evidence) -> list[str]:
     if evidence["driver"] != "docker_compose" or evidence["stage"] != "stop":
         return []
     units = units_of(evidence)
-    listed = _own((evidence.get("after") or {}).get("stdout_lines") or [])
+    listed = own_entries(evidence.get("after") or {})
     killed = {str(entry.get("Service")) for entry in listed if entry.get("ExitCode") == KILLED}
     return [name for name, unit in units.items() if unit.attempted and name in killed]
 

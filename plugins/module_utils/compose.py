@@ -21,8 +21,19 @@ if t.TYPE_CHECKING:
 LIMIT_SECONDS = 60
 #: The project's own file of variables.
 ENVIRONMENT_FILE = ".env"
+#: Docker's states of a container that runs, or would by itself again.
+COMPOSE_UP = ("running", "restarting", "paused")
 
 _CONFIG_HASH = re.compile(r"com\.docker\.compose\.config-hash=([0-9a-f]+)")
+#: What Docker Compose writes on each container: https://docs.docker.com/reference/compose-file/services/#labels
+_LABELLED = "\t".join(
+    (
+        '{{.Label "com.docker.compose.service"}}',
+        '{{.Label "com.docker.compose.project"}}',
+        '{{.Label "com.docker.compose.project.working_dir"}}',
+        "{{.State}}",
+    )
+)
 #: How ``docker compose run`` calls its containers, where it is not told otherwise.
 _ONE_OFF_NAME = re.compile(r"[-_]run[-_][0-9a-f]{12}$")
 _DEFINITION = re.compile(r"^[ \t]*(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)[ \t]*[=:]", re.MULTILINE)
@@ -134,13 +145,33 @@ class Compose:
         return own, _by_service(entry for entry in listed if is_one_off(entry))
 
     def _listed(self) -> list[dict[str, t.Any]]:
-        done = self._run("ps", "--all", "--format", "json")
+        return entries(self._answer(self._run("ps", "--all", "--format", "json")))
+
+    def elsewhere(self, own: str) -> dict[str, dict[str, bool]]:
+        """By service, the projects of another name with containers made from this folder, and whether one of these is up.
+
+        Docker Compose takes such a project, once started with ``-p``, for none of this folder's. Folders are compared by their
+        real paths, because it writes down the one that it was told.
+
+        :param own: name of this project.
+        :raises ComposeRefused: the engine does not answer.
+        """
+        asked = ["docker", "ps", "--all", "--filter", "label=com.docker.compose.oneoff=False", "--format", _LABELLED]
+        found: dict[str, dict[str, bool]] = {}
+        for line in self._answer(self._docker(asked)).splitlines():
+            service, project, folder, state = line.split("\t")
+            if project != own and folder and os.path.realpath(folder) == os.path.realpath(self.folder):
+                projects = found.setdefault(service, {})
+                projects[project] = projects.get(project, False) or state.lower() in COMPOSE_UP
+        return found
+
+    def _answer(self, done: subprocess.CompletedProcess[str]) -> str:
         if done.returncode:
             raise ComposeRefused(
                 f"Docker's engine cannot be asked on this host: {_said(done)}. Start it, or let the user that this runs as reach it "
                 "(ansible_become, or the group docker)."
             )
-        return entries(done.stdout)
+        return done.stdout
 
     def has_image(self, image: str) -> bool:
         """Whether an image is on this host."""

@@ -9,7 +9,7 @@ import dataclasses
 import re
 import typing as t
 
-from .compose import ENVIRONMENT_FILE, Compose, ComposeRefused, services_of
+from .compose import COMPOSE_UP, ENVIRONMENT_FILE, Compose, ComposeRefused, services_of
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +21,19 @@ _DATABASE_IMAGE = re.compile(r"(?:^|/)(?:postgres|postgresql|postgis|timescaledb
 #: The oldest Docker Compose that the start can use.
 _OLDEST = (2, 18)
 _LOCAL = ("localhost", "127.0.0.1", "::1", "")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Known:
+    """What Docker says of the project.
+
+    :param elsewhere: by service, the projects of another name that were made from this folder, and whether one runs.
+    """
+
+    name: str
+    defined: Mapping[str, Mapping[str, t.Any]]
+    containers: Mapping[str, Sequence[Container]]
+    elsewhere: Mapping[str, Mapping[str, bool]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,12 +62,13 @@ def look(question: Question) -> dict[str, t.Any]:
     compose = Compose(question.project_dir)
     whole, hashes = compose.whole(), compose.hashes()
     containers, one_offs = compose.containers_and_one_offs()
-    defined = services_of(whole)
+    project = str(whole.get("name") or "")
+    known = _Known(project, services_of(whole), containers, compose.elsewhere(project))
     overridden = list(_overridden(compose, whole))
     problems = [
         *_project_problems(compose, whole),
         *(overridden if question.makes_anew else ()),
-        *(problem for name in question.services for problem in _problems(question, name, defined, containers)),
+        *(problem for name in question.services for problem in _problems(question, name, known)),
         *(problem for name in question.services for problem in _one_off_problems(name, one_offs.get(name, ()))),
     ]
     if problems:
@@ -71,6 +85,7 @@ def look(question: Question) -> dict[str, t.Any]:
         "warnings": [
             *(() if question.makes_anew else overridden),
             *(text for name in question.services for text in _warnings(name, found[name], hashes.get(name, ""))),
+            *(text for name in question.services for text in _beside_warnings(question, name, known)),
         ],
     }
 
@@ -100,7 +115,7 @@ def _overridden(compose: Compose, whole: Mapping[str, t.Any]) -> Iterator[str]:
 
 def _one_off_problems(name: str, one_offs: Sequence[Container]) -> Iterator[str]:
     for container in one_offs:
-        if container.state in ("running", "restarting", "paused"):
+        if container.state in COMPOSE_UP:
             yield (
                 f"{container.name} was made by docker compose run {name} and {'is paused' if container.state == 'paused' else 'runs'}: "
                 f"it would go on, and could write, while {name} is stopped. Let it end, or: docker stop {container.name}."
@@ -123,34 +138,53 @@ def _replicas(service: Mapping[str, t.Any]) -> int:
     return int(values[0]) if values else 1
 
 
-def _problems(
-    question: Question,
-    name: str,
-    defined: Mapping[str, Mapping[str, t.Any]],
-    containers: Mapping[str, Sequence[Container]],
-) -> Iterator[str]:
-    if name not in defined:
+def _problems(question: Question, name: str, known: _Known) -> Iterator[str]:
+    if name not in known.defined:
         yield (
             f"rollback_app_services names {name}, and the project in {question.project_dir} has no such service. "
-            f"It has {', '.join(sorted(defined)) or 'none'}; those of a profile only where COMPOSE_PROFILES in its .env names that."
+            f"It has {', '.join(sorted(known.defined)) or 'none'}; those of a profile only where COMPOSE_PROFILES in its .env names that."
         )
         return
-    why = _why_database(question, name, defined[name])
+    why = _why_database(question, name, known.defined[name])
     if why:
         yield f"{name} is the database ({why}), which is never stopped. Take it out of rollback_app_services."
         return
-    if not containers.get(name):
-        yield (
-            f"{name} has no container, and a rollback makes and pulls none. Make it: docker compose --project-directory "
-            f"{question.project_dir} create {name}. Or take it out of rollback_app_services."
-        )
+    containers = known.containers.get(name)
+    if not containers:
+        yield _without_container(question, name, known)
         return
-    yield from _count_problems(question, name, _replicas(defined[name]), len(containers[name]))
-    for container in containers[name]:
+    yield from _count_problems(question, name, _replicas(known.defined[name]), len(containers))
+    for container in containers:
         if container.state == "paused":
             yield f"{container.name} is paused and cannot end by itself. Let it go on first: docker unpause {container.name}."
         elif container.state in ("dead", "removing"):
             yield f"{container.name} is {container.state} and cannot be started. Remove it and make it anew: docker rm {container.name}."
+
+
+def _without_container(question: Question, name: str, known: _Known) -> str:
+    """A service that runs in a project of another name is made no second time, beside which the DOWN would run."""
+    others = known.elsewhere.get(name)
+    if not others:
+        return (
+            f"{name} has no container in the Compose project {known.name}, and a rollback makes and pulls none. Make it: docker compose "
+            f"--project-directory {question.project_dir} create {name}. Or take it out of rollback_app_services."
+        )
+    several, names = len(others) > 1, sorted(others, key=lambda project: (not others[project], project))
+    return (
+        f"{name} has no container in the Compose project {known.name}, and the project{'s' if several else ''} {' and '.join(names)}, "
+        f"which {'were' if several else 'was'} made from the same folder {question.project_dir}, {'have' if several else 'has'} one"
+        f"{' that runs: a rollback would not stop it' if any(others.values()) else ''}. Write COMPOSE_PROJECT_NAME={names[0]} into "
+        f"{ENVIRONMENT_FILE} in that folder, or start it under the project's own name, {known.name}."
+    )
+
+
+def _beside_warnings(question: Question, name: str, known: _Known) -> Iterator[str]:
+    for project in sorted(project for project, runs in known.elsewhere.get(name, {}).items() if runs):
+        yield (
+            f"{name} runs in the Compose project {project} as well, which was made from the same folder {question.project_dir}, and only "
+            f"that of the project {known.name} is stopped. Where the other uses this database, stop it first: "
+            f"docker compose -p {project} stop {name}."
+        )
 
 
 def _why_database(question: Question, name: str, service: Mapping[str, t.Any]) -> str:

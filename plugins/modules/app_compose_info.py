@@ -16,6 +16,8 @@ description:
   - Refused are a project that cannot be read, an engine that does not answer, services that the project does not have, the
     service of the database itself, services without a container, since none is made or pulled by a rollback, services with more
     or fewer containers than the compose file wants, and containers that are paused or dead.
+  - A service without a container that has one in a project of another name, made from the same folder, is refused with that name. Where
+    it has one in both, the other is a warning while it runs.
   - Refused is a container of C(docker compose run) that runs, since neither a stop nor a start of its service reaches it. One that
     has ended is left out of the result.
   - Refused are a project that C(docker compose) takes for another one in its folder than the start does, and a Docker Compose that is

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 import typing as t
@@ -149,6 +150,14 @@ def test_an_image_that_is_not_there_or_not_used_is_refused(project: ComposeProje
     assert project.environment_file.read_bytes() == text
 
 
+#: Docker whose Compose ends well where it waited in vain, as it does now and then in the moment in which its time is up.
+HASTY_DOCKER = """#!/bin/sh
+case " $* " in
+  *" up "*) {docker} "$@" 2>/dev/null; exit 0 ;;
+esac
+exec {docker} "$@"
+"""
+
 #: The stages previous_code and restart of two hosts, of which the first answers no more.
 BOTH = """
 - hosts: db1
@@ -168,7 +177,7 @@ class Small:
         (folder / ".env").write_text(f"COMPOSE_FILE=compose.prod.yaml\nCOMPOSE_PROJECT_NAME={self.name}\nDB_HOST=db\n")
         self.define(1)
 
-    def define(self, replicas: int, image: str = PYTHON_IMAGE) -> None:
+    def define(self, replicas: int, image: str = PYTHON_IMAGE, **more: t.Any) -> None:
         web = {
             "image": image,
             "pull_policy": PULL_POLICY,
@@ -176,6 +185,7 @@ class Small:
             "command": ["python3", "-c", "import signal; signal.pause()"],
             "environment": {"DB_HOST": "${DB_HOST}"},
             "deploy": {"replicas": replicas},
+            **more,
         }
         (self.folder / "compose.prod.yaml").write_text(yaml.safe_dump({"services": {"web": web}}))
 
@@ -252,6 +262,37 @@ def test_a_service_that_the_release_does_not_have_keeps_no_other_down(small: Sma
     assert small.states() == {"web-1": "exited"}
 
 
+def test_a_start_whose_health_check_did_not_pass_is_no_success_although_docker_compose_ended_well(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small.define(1, healthcheck={"test": ["CMD", "false"], "interval": "1s", "retries": 100})
+    small.compose("create", "--force-recreate", "web")
+    hasty = tmp_path / "bin" / "docker"
+    hasty.parent.mkdir()
+    hasty.write_text(HASTY_DOCKER.format(docker=shutil.which("docker")), encoding="utf-8")
+    hasty.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{hasty.parent}:{os.environ['PATH']}")
+    started = small.stage("restart", "-e", json.dumps({"rollback_app_timeout": 2}))
+    assert started["failed"], started
+    assert started["message"] == (
+        f"localhost: web is not proven to run: {small.name}-web-1 runs, and its health check says starting. "
+        f"Its log: docker logs --tail 50 {small.name}-web-1"
+    )
+    assert small.states() == {"web-1": "running"}
+
+
+@pytest.mark.parametrize(("restart", "said"), [("always", "keeps restarting"), ("no", "ended within seconds")])
+def test_a_service_without_a_health_check_that_does_not_stay_up_is_no_success(
+    small: Small, restart: str, said: str
+) -> None:
+    small.define(1, command=["python3", "-c", "import time; time.sleep(1.5); exit(3)"], restart=restart)
+    small.compose("create", "--force-recreate", "web")
+    started = small.stage("restart")
+    assert started["failed"], started
+    assert started["message"].startswith(f"localhost: web does not run: {small.name}-web-1 {said}")
+    assert started["message"].endswith(f"Its log: docker logs --tail 50 {small.name}-web-1")
+
+
 def test_a_container_of_compose_run_is_refused_while_it_runs_and_told_as_nothing_afterwards(small: Small) -> None:
     name = small.compose("run", "--detach", "--name", f"{small.name}-by-hand", "web").split()[-1]
     with pytest.raises(ComposeRefused, match=f"docker stop {small.name}-by-hand"):
@@ -321,3 +362,32 @@ def test_a_project_that_the_start_would_not_take_as_it_is_is_refused(
     monkeypatch.setenv("DB_HOST", "localhost")
     with pytest.raises(ComposeRefused, match=r"^DB_HOST has another value .* unset DB_HOST\."):
         look(Question(str(small.folder), ["web"]))
+
+
+def test_a_project_that_was_started_under_another_name_is_refused_with_the_line_that_names_it(
+    small: Small, tmp_path: Path
+) -> None:
+    other = f"{small.name}other"
+    link = tmp_path / "current"
+    link.symlink_to(tmp_path)
+    text = (tmp_path / ".env").read_text()
+    small.compose("--project-directory", str(link), "-p", other, "up", "--detach")
+    try:
+        [warning] = look(Question(str(tmp_path), ["web"]))["warnings"]
+        assert f"docker compose -p {other} stop web" in warning
+        small.compose("rm", "--force", "--stop")
+        with pytest.raises(ComposeRefused) as refused:
+            look(Question(str(tmp_path), ["web"]))
+        assert f"web has no container in the Compose project {small.name}, and the project {other}" in str(
+            refused.value
+        )
+        assert "has one that runs" in str(refused.value)
+        assert "create" not in str(refused.value)
+        # The line that it tells to write is what helps.
+        assert f"Write COMPOSE_PROJECT_NAME={other} into .env" in str(refused.value)
+        (tmp_path / ".env").write_text(text.replace(small.name, other))
+        found = look(Question(str(tmp_path), ["web"]))
+        assert (found["services"]["web"]["containers"][0]["name"], found["warnings"]) == (f"{other}-web-1", [])
+    finally:
+        (tmp_path / ".env").write_text(text)
+        small.compose("-p", other, "down", "--timeout", "1")

@@ -16,6 +16,7 @@ from ansible_collections.cypher.rollback.plugins.module_utils.app_stage import (
     services_up,
     units_of,
 )
+from ansible_collections.cypher.rollback.plugins.module_utils.compose_start import without_health_check
 
 BLANK: dict[str, t.Any] = {"hosts": {}, "changed": False, "failed": False, "message": "", "to_restart": []}
 STOPPED = {"was_running": True, "running": False, "attempted": True, "changed": True, "message": "Stopped."}
@@ -221,6 +222,114 @@ def test_a_compose_service_that_runs_but_did_not_get_healthy_is_a_failure() -> N
     result = note(BLANK, "restart", "app1", evidence)
     assert result["failed"]
     assert "unhealthy" in result["message"]
+
+
+def restarted(seen: str, seen_again: str, acted: t.Any = None, **container: t.Any) -> dict[str, t.Any]:
+    """The restart of a service without a health check whose container was looked at twice."""
+    after = containers(("web", "running"), ID="0a", **container)
+    evidence = compose([], acted or {"changed": True}, after, "restart", services=["web"])
+    looks = {"seen": {"rc": 0, "stdout_lines": [seen]}, "seen_again": {"rc": 0, "stdout_lines": [seen_again]}}
+    return note(BLANK, "restart", "app1", {**evidence, **looks})
+
+
+@pytest.mark.parametrize("health", ["starting", "unhealthy"])
+def test_a_compose_service_whose_health_check_did_not_pass_is_not_proven_to_run(health: str) -> None:
+    # Docker Compose can end well in the very moment in which its time is up.
+    after = containers(("web", "running"), ("worker", "running"), Health=health)
+    result = note(BLANK, "restart", "app1", compose([], {"changed": True}, after, "restart", services=["web"]))
+    assert (result["failed"], result["changed"], result["hosts"]["app1"]["running"]) == (True, False, None)
+    assert result["message"] == (
+        f"app1: web is not proven to run: shop-web-1 runs, and its health check says {health}. "
+        "Its log: docker logs --tail 50 shop-web-1"
+    )
+    said = note(BLANK, "restart", "app1", compose([], {"msg": "late"}, after, "restart", services=["web"]))
+    assert said["message"].startswith(
+        "app1: web is not proven to run: late. shop-web-1 runs, and its health check says"
+    )
+    # One container of several is enough, and what is not the service's own says nothing.
+    after["stdout_lines"] += containers(("web", "running"), Health="healthy")["stdout_lines"]
+    assert note(BLANK, "restart", "app1", compose([], {}, after, "restart", services=["web"]))["failed"]
+    beside = containers(("web", "running"), Health=health, Labels="com.docker.compose.oneoff=True")
+    beside["stdout_lines"] += containers(("web", "running"), Health="healthy")["stdout_lines"]
+    assert not note(BLANK, "restart", "app1", compose([], {}, beside, "restart", services=["web"]))["failed"]
+
+
+def test_a_health_check_is_asked_of_nothing_that_is_only_previewed_or_stopped() -> None:
+    ill = containers(("web", "running"), Health="unhealthy")
+    previewed = compose(ill, {"changed": False}, ill, "restart", services=["web"], check_mode=True)
+    assert not note(BLANK, "restart", "app1", previewed)["failed"]
+    assert note(BLANK, "stop", "app1", compose(ill, {"changed": True}, [], services=["web"]))["to_restart"] == [
+        "app1/web"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seen", "seen_again", "said"),
+    [
+        ("0a 0 10:00 running", "0a 1 10:02 running", "shop-web-1 keeps restarting"),
+        ("0a 0 10:00 running", "0a 0 10:02 running", "shop-web-1 keeps restarting"),
+        ("0a 3 10:00 running", "0a 3 10:00 restarting", "shop-web-1 keeps restarting"),
+        ("0a 0 10:00 running", "0a 0 10:00 exited", "shop-web-1 ended within seconds"),
+    ],
+)
+def test_a_compose_service_that_does_not_stay_up_does_not_run(seen: str, seen_again: str, said: str) -> None:
+    result = restarted(seen, seen_again)
+    assert (result["failed"], result["changed"], result["hosts"]["app1"]["running"]) == (True, False, False)
+    assert result["message"].startswith(f"app1: web does not run: {said}")
+    assert result["message"].endswith("Its log: docker logs --tail 50 shop-web-1")
+
+
+def test_a_compose_service_that_stays_up_runs() -> None:
+    result = restarted("0a 3 10:00 running", "0a 3 10:00 running")
+    assert (result["failed"], result["message"]) == (False, "app1: web started.")
+    # Where a health check says that it is well, that is the proof.
+    assert not restarted("0a 0 10:00 running", "0a 1 10:02 running", Health="healthy")["failed"]
+
+
+def test_a_compose_service_that_could_not_be_looked_at_again_is_not_proven_to_run() -> None:
+    after = containers(("web", "running"), ID="0a")
+    one = {"rc": 0, "stdout_lines": ["0a 0 10:00 running"]}
+    gone = {"rc": 1, "stdout_lines": [], "stderr": "Error: No such container: 0a", "msg": "non-zero return code"}
+    lost = {"unreachable": True, "msg": "no route"}
+    for looks, said in (
+        ({"seen": one, "seen_again": gone}, "No such container"),
+        ({"seen": gone, "seen_again": gone}, "No such container"),
+        ({"seen": one, "seen_again": lost}, "the host cannot be reached: no route"),
+    ):
+        evidence = compose([], {"changed": True}, after, "restart", services=["web"])
+        result = note(BLANK, "restart", "app1", {**evidence, **looks})
+        assert (result["failed"], result["hosts"]["app1"]["running"]) == (True, None)
+        assert said in result["message"]
+        assert result["hosts"]["app1"]["lost"] is (looks["seen_again"] is lost)
+
+
+def test_a_compose_service_that_docker_restarts_when_it_is_asked_does_not_run_and_its_log_is_named() -> None:
+    after = containers(("web", "restarting"))
+    result = note(BLANK, "restart", "app1", compose([], {"changed": True}, after, "restart", services=["web"]))
+    assert result["message"] == (
+        "app1: web does not run: shop-web-1 keeps restarting. Its log: docker logs --tail 50 shop-web-1"
+    )
+
+
+def test_a_container_that_ends_again_and_again_is_told_beside_what_docker_compose_said() -> None:
+    result = restarted("0a 0 10:00 running", "0a 1 10:02 running", {"msg": "container shop-web-1 exited (3)."})
+    assert result["hosts"]["app1"]["running"] is False
+    assert (
+        "web does not run: container shop-web-1 exited (3). shop-web-1 keeps restarting. Its log:" in result["message"]
+    )
+
+
+def test_only_the_application_s_containers_that_run_without_a_health_check_are_watched() -> None:
+    entries = [
+        {"Service": "web", "State": "running", "Health": "", "ID": "0a"},
+        {"Service": "web", "State": "running", "Health": "", "ID": "0b", "Labels": "com.docker.compose.oneoff=True"},
+        {"Service": "worker", "State": "running", "Health": "healthy", "ID": "0c"},
+        {"Service": "mail", "State": "running", "ID": "0d"},
+        {"Service": "worker", "State": "exited", "Health": "", "ID": "0e"},
+    ]
+    answer = {"rc": 0, "stdout_lines": [json.dumps(entry) for entry in entries]}
+    assert without_health_check(answer, ["web", "worker"]) == ["0a"]
+    assert without_health_check({"unreachable": True, "msg": "gone"}, ["web"]) == []
 
 
 def test_the_units_of_the_command_driver_have_no_name() -> None:

@@ -22,6 +22,7 @@ case "$*" in
   *"config --hash"*) echo "web 0a" ;;
   "compose config"*) cat plain 2>/dev/null || sed "s/@/${DB_HOST-db}/" file ;;
   *config*) sed "s/@/${DB_HOST-db}/" file ;;
+  "ps "*) cat elsewhere 2>/dev/null || test ! -e away ;;
   *ps*) cat containers ;;
 esac
 """
@@ -53,6 +54,10 @@ class Project:
             for service, name, state, once in containers
         ]
         self.write("containers", "\n".join(lines) + "\n")
+
+    def have_elsewhere(self, *containers: tuple[str, str, str, str]) -> None:
+        """Containers of any project, by service, project, folder and state."""
+        self.write("elsewhere", "".join("\t".join(container) + "\n" for container in containers))
 
     def look(self, **more: t.Any) -> dict[str, t.Any]:
         return look(Question(str(self.folder), ["web"], **more))
@@ -122,3 +127,48 @@ def test_a_project_that_the_start_would_take_for_another_and_an_old_compose_are_
     assert "the folder that holds the compose file" in project.refusal()
     project.write("version", "v2.17.3")
     assert "Docker Compose is 2.17, and has to be 2.18 or newer" in project.refusal()
+
+
+def test_a_service_that_runs_in_another_project_of_the_folder_is_refused_and_not_made_a_second_time(
+    project: Project, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    project.have()
+    assert project.refusal().startswith(
+        "web has no container in the Compose project shop, and a rollback makes and pulls none."
+    )
+    own, link = str(project.folder), tmp_path_factory.mktemp("links") / "current"
+    link.symlink_to(own)
+    others = [
+        ("web", "theirs", "/srv/elsewhere", "running"),
+        ("db", "x", own, "running"),
+        ("web", "shop", own, "running"),
+    ]
+    project.have_elsewhere(*others)
+    assert "create web" in project.refusal()
+    # The folder is the same one by whichever name Docker Compose was told it, and so is the project's.
+    for started_in, told in ((own, own), (str(link), own), (own, str(link))):
+        project.have_elsewhere(*others, ("web", "x", started_in, "running"))
+        with pytest.raises(ComposeRefused) as refused:
+            look(Question(told, ["web"]))
+        assert str(refused.value) == (
+            f"web has no container in the Compose project shop, and the project x, which was made from the same folder {told}, has one "
+            "that runs: a rollback would not stop it. Write COMPOSE_PROJECT_NAME=x into .env in that folder, or start it under the "
+            "project's own name, shop."
+        )
+    project.have_elsewhere(("web", "x", own, "exited"), ("web", "y", own, "created"))
+    assert "the projects x and y, which were made from the same folder" in project.refusal()
+    assert "create" not in project.refusal()
+
+
+def test_a_service_that_runs_in_another_project_beside_its_own_is_a_warning(project: Project) -> None:
+    project.have_elsewhere(("web", "x", str(project.folder), "running"), ("web", "y", str(project.folder), "exited"))
+    [warning] = project.look()["warnings"]
+    assert warning == (
+        f"web runs in the Compose project x as well, which was made from the same folder {project.folder}, and only that of the "
+        "project shop is stopped. Where the other uses this database, stop it first: docker compose -p x stop web."
+    )
+
+
+def test_an_engine_that_does_not_tell_of_other_projects_is_refused(project: Project) -> None:
+    project.write("away", "")
+    assert "engine cannot be asked" in project.refusal()
