@@ -8,9 +8,9 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
-from .application import without_passwords
 from .compose import COMPOSE_UP
 from .compose_start import doubts, last_words, own_entries
+from .compose_words import without_values
 from .lost_host import answered, is_lost, trouble
 
 if t.TYPE_CHECKING:
@@ -127,7 +127,7 @@ def _message(units: Mapping[str, Found], verb: str, *, wanted: bool, check_mode:
 
 
 def _sentence(name: str, unit: Found, *, wanted: bool) -> str:
-    said = without_passwords(" ".join(unit.message.split()))
+    said = _one_line(unit.message)
     if not name:
         return said
     unknown = "is not proven to run" if wanted else "is not proven to be down"
@@ -192,7 +192,7 @@ def not_down(host: str, evidence: Evidence) -> list[str]:
         return []
     if not _tells(evidence, found):
         said = last_words(found) or str(found.get("message") or "") or "the question had no answer"
-        return [f"Whether the application is still down on {host} is not known: {_one_line(said)}"]
+        return [f"Whether the application is still down on {host} is not known: {_one_line(said).rstrip('.')}."]
     units = ", ".join(entry.partition("/")[2] for entry in entries if "/" in entry)
     return [f"The application runs again on {host}{f' ({units})' if units else ''}."]
 
@@ -207,8 +207,7 @@ def _tells(evidence: Evidence, found: Answer) -> bool:
 
 
 def _one_line(said: str) -> str:
-    line = without_passwords(" ".join(said.split()))
-    return line if line[-1:] in (".", "!", "?") else f"{line}."
+    return " ".join(without_values(said).split())
 
 
 def refusals(answers: Sequence[Answer]) -> list[str]:

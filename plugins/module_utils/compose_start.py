@@ -9,6 +9,7 @@ import dataclasses
 import typing as t
 
 from .compose import entries, is_one_off
+from .compose_words import last_lines, without_values
 from .lost_host import is_lost, trouble
 
 if t.TYPE_CHECKING:
@@ -41,8 +42,8 @@ def own_entries(answer: Answer) -> list[dict[str, t.Any]]:
 def last_words(answer: Answer) -> str:
     """Why a command gave no answer, in its own last words; an empty string when it did."""
     said = trouble(answer)
-    words = [line.strip() for line in str(answer.get("stderr") or "").splitlines() if line.strip()]
-    return said if not said or is_lost(answer) or not words else " ".join(words[-3:])
+    words = last_lines(str(answer.get("stderr") or ""))
+    return words if said and words and not is_lost(answer) else without_values(said)
 
 
 def without_health_check(after: Answer, services: Collection[str]) -> list[str]:

@@ -441,8 +441,8 @@ RUNS = {"was_running": True, "running": True, "attempted": False, "changed": Fal
             ["The application runs again on app1 (web, worker)."],
         ),
         (
-            {"driver": "docker_compose", "services": ["web"], "found": {"rc": 1, "stdout_lines": [], "stderr": "Is the docker daemon running?"}},
-            ["Whether the application is still down on app1 is not known: Is the docker daemon running?"],
+            {"driver": "docker_compose", "services": ["web"], "found": {"rc": 1, "stdout_lines": [], "stderr": "Is the docker daemon running"}},
+            ["Whether the application is still down on app1 is not known: Is the docker daemon running."],
         ),
     ],
 )  # fmt: skip
