@@ -15,7 +15,7 @@ import os
 import typing as t
 
 from .connection import PASSFILE_PREFIX, client_environment
-from .exec_session import PlaceRefused, Session
+from .exec_session import ENDED, PlaceRefused, Session
 from .pg_tools import PROGRAMS, PgTools, RunningTool, ToolFailed, Tools, find_tools, fitting, parse_version
 
 if t.TYPE_CHECKING:
@@ -172,17 +172,23 @@ class _Executed(RunningTool):
     def __init__(self, session: Session, call: _Call, env: Mapping[str, str], keep_open: Sequence[int]) -> None:
         super().__init__(
             session.argv(*session.environment(env), *call.words),
-            os.environ,
+            session.place.environment(),
             keep_open,
             name=os.path.basename(call.words[0]),
             chdir=session.place.chdir,
             output=call.output,
         )
+        self._session = session
         self._after = call.after
 
     def wait(self) -> str:
         """See :class:`RunningTool`; what it wrote is on this host then."""
-        said = super().wait()
+        try:
+            said = super().wait()
+        except ToolFailed as err:
+            if self._session.has_ended():
+                raise ToolFailed(f"{err} {ENDED}", **err.details) from err
+            raise
         self._after()
         return said
 

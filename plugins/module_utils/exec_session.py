@@ -5,6 +5,7 @@
 
 A killed ``docker compose exec`` leaves its program running inside (measured). So one more program waits there until its
 standard input ends, which it does when this process ends in any way. It then ends the programs of its folder and removes it.
+Where that program is ended itself, as when the container is restarted, the folder stays. The next session removes it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import tarfile
 import tempfile
 import typing as t
 
+from .compose_words import last_lines, without_values
 from .errors import Refused
 from .pg_tools import ToolFailed
 
@@ -27,6 +29,7 @@ if t.TYPE_CHECKING:
 
 OPEN_SECONDS = 60
 CLOSE_SECONDS = 30
+ENDED_SECONDS = 2
 BLOCK_BYTES = 1 << 16
 
 #: Name of the variable that every program of a session has in its environment.
@@ -34,12 +37,20 @@ MARK = "CYPHER_ROLLBACK_DIR"
 GREETING = "cypher.rollback"
 
 #: The container has no other language than that of its shell. What varies is an argument, never part of the text.
+#: A process is known by its number, the time of its start and the container, which may share the folder with others.
 HOLD = f"""
 umask 077
 trap "" HUP INT TERM PIPE
 IFS= read -r word && [ "$word" = {GREETING} ] || exit 9
 IFS= read -r line
+started() {{ cut -d ' ' -f 22 "/proc/$1/stat" 2>/dev/null; }}
+h=$(cat /proc/sys/kernel/hostname)
+for f in "$1"/cypher-rollback-*/holder; do
+    {{ read -r p s o <"$f"; }} 2>/dev/null && [ "$o" = "$h" ] || continue
+    [ "$(started "$p")" = "$s" ] || rm -rf "${{f%/holder}}"
+done
 d=$(mktemp -d "$1/cypher-rollback-XXXXXX") || exit 1
+echo "$$ $(started $$) $h" >"$d/holder"
 [ -z "$line" ] || printf '%s\\n' "$line" >"$d/passfile"
 echo "$d"
 cat >/dev/null
@@ -58,6 +69,13 @@ FETCH = f"""
 {{ tar -c -f - -C "$1" . && : >"$1.whole"; }} | dd ibs={BLOCK_BYTES} obs={BLOCK_BYTES} 2>/dev/null
 [ -e "$1.whole" ] && rm -rf "$1"
 """
+
+
+#: What can be in the way of the password file and of the server that is named, when the container has it for its own programs.
+#: https://www.postgresql.org/docs/current/libpq-envars.html
+IN_THE_WAY = ("PGPASSWORD", "PGSERVICE", "PGHOSTADDR")
+ENDED = "The container was stopped or restarted meanwhile, or what waits in it was ended."
+_NO_ROOM = "No space left on device"
 
 
 class PlaceRefused(Refused):
@@ -125,7 +143,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         return [*self.place.argv, *words]
 
     def _manner(self) -> dict[str, t.Any]:
-        return {"cwd": self.place.chdir or None, "start_new_session": True}
+        return {"cwd": self.place.chdir or None, "env": self.place.environment(), "start_new_session": True}
 
     def environment(self, env: Mapping[str, str]) -> list[str]:
         """Words before a program's own, so that it has the variables that mean something there, none of them secret."""
@@ -135,9 +153,11 @@ class Session(contextlib.AbstractContextManager["Session"]):
             # The certificate is for the name that others use, and its authority is a file of this host.
             chosen["PGSSLMODE"] = "require"
         chosen |= {MARK: self.folder, "PGHOST": self.place.host, "PGPORT": str(self.place.port)}
+        unset: list[str] = []
         if self._has_passfile:
             chosen["PGPASSFILE"] = f"{self.folder}/passfile"
-        return ["env", *(f"{name}={value}" for name, value in chosen.items())]
+            unset = [word for name in IN_THE_WAY for word in ("-u", name)]
+        return ["env", *unset, *(f"{name}={value}" for name, value in chosen.items())]
 
     def new_path(self, name: str) -> str:
         """A path inside that nothing has yet."""
@@ -198,24 +218,45 @@ class Session(contextlib.AbstractContextManager["Session"]):
             **self._manner(),
         )
         if done.returncode:
-            said = " ".join(done.stderr.decode("utf-8", "replace").split()) or f"exit code {done.returncode}"
+            said = (
+                " ".join(without_values(done.stderr.decode("utf-8", "replace")).split())
+                or f"exit code {done.returncode}"
+            )
             raise ToolFailed(f"{words[0]} by {self.place.command!r} failed: {said}", program=words[0], stderr=[said])
         return done.stdout.decode("utf-8", "replace")
 
     def _failed(self, program: str, what: str, errors: t.IO[bytes]) -> ToolFailed:
         said = _last_words(errors)
+        more = f" {ENDED}" if self.has_ended() else ""
+        if _NO_ROOM in said:
+            more = f" Make room in rollback_pg_exec_dir ({self.place.folder}) inside the container, or name another folder."
         return ToolFailed(
-            f"{what} by {self.place.command!r}: {said or 'no reason was given'}. Look for room in rollback_pg_exec_dir "
-            f"({self.place.folder}) inside the container.",
+            f"{what} by {self.place.command!r}: {said.rstrip('.') or 'no reason was given'}.{more}",
             program=program,
             stderr=[said],
         )
 
+    def has_ended(self) -> bool:
+        """Whether what waits inside was ended before the session: the container, most likely."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._holder.wait(ENDED_SECONDS)
+        return self._holder.poll() is not None
+
     def __exit__(self, *_exc: object) -> None:
+        if self._holder.poll() is not None:
+            self._remove()
         with contextlib.suppress(OSError):
             t.cast("t.IO[bytes]", self._holder.stdin).close()
         _end(self._holder, CLOSE_SECONDS)
         self._stderr.close()
+
+    def _remove(self) -> None:
+        """Remove the folder, as nobody inside does; where the container is down, the next session does."""
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            subprocess.run(
+                self.argv("rm", "-rf", self.folder), stdin=subprocess.DEVNULL, capture_output=True, check=False,
+                timeout=CLOSE_SECONDS, **self._manner(),
+            )  # fmt: skip
 
 
 #: Everything else, such as PGPASSFILE or PGSSLROOTCERT, names something of this host.
@@ -246,8 +287,7 @@ def _unpack(stream: t.IO[bytes], path: str) -> None:
 def _last_words(errors: t.IO[bytes]) -> str:
     size = errors.seek(0, os.SEEK_END)
     errors.seek(max(0, size - 4096))
-    lines = [line.strip() for line in errors.read().decode("utf-8", "replace").splitlines() if line.strip()]
-    return " ".join(lines[-3:])
+    return last_lines(errors.read().decode("utf-8", "replace"))
 
 
 def _end(process: subprocess.Popen[bytes], seconds: float) -> None:

@@ -8,7 +8,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 import os
 import shlex
 import signal
@@ -21,8 +23,9 @@ import typing as t
 import pytest
 from ansible_collections.cypher.rollback.plugins.module_utils import backup, backup_levels, manifest, readiness, restore
 from ansible_collections.cypher.rollback.plugins.module_utils.client_programs import Wanted, find_programs
+from ansible_collections.cypher.rollback.plugins.module_utils.compose import Compose
 from ansible_collections.cypher.rollback.plugins.module_utils.connection import ConnectionSettings
-from ansible_collections.cypher.rollback.plugins.module_utils.errors import Refused
+from ansible_collections.cypher.rollback.plugins.module_utils.errors import FailedUnchanged, Refused
 from ansible_collections.cypher.rollback.plugins.module_utils.exec_place import ExecPlace
 from ansible_collections.cypher.rollback.plugins.module_utils.exec_session import Session
 from ansible_collections.cypher.rollback.plugins.module_utils.table_restore import TableRestoreRequest, restore_tables
@@ -138,6 +141,64 @@ def test_nothing_is_left_where_the_process_is_killed(project: ComposeProject, tm
             wait_until(lambda: "pg_dump" in left_inside(project), 20)
             process.send_signal(signal.SIGKILL)
         wait_until(lambda: left_inside(project) == [], 20)
+
+
+RESTARTED = """#!/bin/sh
+case "$*" in *pg_dump*--file*) (sleep 1; docker restart --time 1 {identity}) >/dev/null 2>&1 & ;; esac
+exec "$@"
+"""
+
+
+def test_nothing_is_left_where_the_container_is_restarted(project: ComposeProject, tmp_path: Path) -> None:
+    recorder = tmp_path / "recorder"
+    recorder.write_text(RESTARTED.format(identity=project.containers()["db"]["Id"]), encoding="utf-8")
+    recorder.chmod(0o755)
+    place = place_of(project, str(recorder), *IN_DATABASE)
+    with Session(place, "*:*:*:*:one") as dead:
+        project.compose("exec", "-T", "db", "sh", "-c", f"kill -9 $(cut -d ' ' -f 1 {dead.folder}/holder)")
+        assert dead.has_ended()
+        with Session(place) as other:
+            assert left_inside(project) == [os.path.basename(other.folder)]
+        with Session(place) as alive, Session(place):
+            assert alive.run("ls", alive.folder) == "holder\n"
+    with contextlib.closing(project.connect()) as holder, holder.cursor() as cursor:
+        # pg_dump waits for it.
+        cursor.execute("LOCK TABLE b2b.orders IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(FailedUnchanged, match="The container was stopped or restarted meanwhile"):
+            backup.take_backup(request_of(project, tmp_path / "backups", place=place))
+    wait_until(lambda: left_inside(project) == [], 20)
+    project.start()
+
+
+def test_a_password_of_the_container_is_not_in_the_way(project: ComposeProject, tmp_path: Path) -> None:
+    place = place_of(project, "docker", "compose", "exec", "-T", "-e", "PGPASSWORD=wrong", "-e", "PGSERVICE=none", "db")
+    assert backup.check_ready(request_of(project, tmp_path, place=place)).tools.version[0] == 15
+
+
+def test_a_folder_that_is_a_link_is_the_project_of_whoever_works_in_it(project: ComposeProject, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    link = tmp_path / "cypher-link"
+    link.symlink_to(tmp_path / "real")
+    service = {"image": project.values["POSTGRES_IMAGE"], "command": ["sleep", "600"], "pull_policy": "never"}
+    (link / "compose.yaml").write_text(json.dumps({"services": {"db": service}}), encoding="utf-8")
+    subprocess.run(["docker", "compose", "up", "--detach"], cwd=link, env={**os.environ, "PWD": str(link)}, check=True)
+    try:
+        with Session(ExecPlace(IN_DATABASE, chdir=str(link))) as session:
+            assert session.run("echo", "here") == "here\n"
+    finally:
+        subprocess.run(["docker", "compose", "-p", "cypher-link", "down", "--timeout", "1"], check=True)
+
+
+def test_a_secret_that_docker_compose_cannot_read_is_not_repeated(tmp_path: Path) -> None:
+    (tmp_path / "compose.yaml").write_text(
+        '{services: {db: {image: "local/db", environment: {A: "$A"}}}}', encoding="utf-8"
+    )
+    for broken in ('A="S3cr3t\n', "A=${S3cr3t\n"):
+        (tmp_path / ".env").write_text(broken, encoding="utf-8")
+        for ask in (lambda: Session(ExecPlace(IN_DATABASE, chdir=str(tmp_path))), Compose(str(tmp_path)).config):
+            with pytest.raises(Refused, match=r"\.env: .*a value that is not shown") as refused:
+                ask()
+            assert "S3cr3t" not in str(refused.value)
 
 
 def test_what_cannot_work_is_refused_by_the_name_of_its_setting(project: ComposeProject, tmp_path: Path) -> None:
