@@ -82,3 +82,8 @@ def test_a_narrowed_run_that_would_do_nothing_is_refused(tmp_path: Path, databas
     history = project.run("-e", "rollback_hosts=db9", playbook="history")
     assert history.returncode != 0, history.output
     assert "localhost is not in its group erp_db as far as rollback_hosts takes it" in " ".join(history.output.split())
+    limited = project.run("-e", "version=0003", "--limit", "app1")
+    assert limited.returncode != 0, limited.output
+    assert "--limit app1 (or the limit of the job) leaves no database, so nothing was done" in " ".join(
+        limited.output.split()
+    )
