@@ -250,6 +250,17 @@ def test_pg_dump_is_killed(project: Project, application: Application, tmp_path:
     assert project.published() == []
 
 
+def test_a_time_limit_of_ansible_cfg_does_not_part_the_run_from_its_down(
+    project: Project, application: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANSIBLE_TASK_TIMEOUT", "12")
+    project.write_migration("0007-campaigns.sql", "SELECT pg_sleep(13);\nDROP TABLE b2b.campaigns;")
+    project.database.execute("CREATE TABLE b2b.campaigns (id int PRIMARY KEY)")
+    run = project.run("-e", "version=0007")
+    assert run.outcome == "rolled_back", run.output
+    assert application.running
+
+
 def test_no_down_where_somebody_starts_the_application_during_the_backup(
     project: Project, application: Application, tmp_path: Path
 ) -> None:
