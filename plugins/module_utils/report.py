@@ -160,6 +160,7 @@ def _warnings(run: Facts) -> list[str]:
     stages = (
         "restore_plan",
         "plan",
+        "preflight",
         "stop_preflight",
         "stop",
         "backup",

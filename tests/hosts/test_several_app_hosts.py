@@ -118,6 +118,7 @@ def test_a_host_that_is_cut_off_after_it_stopped_is_named_and_the_others_come_ba
     assert "rolled back and committed" in report["message"]
     assert "hether the application runs on app2 is not known; it runs again on app1, app3" in report["message"]
     assert "cypher.rollback.restart" in report["message"]
+    assert [warning for warning in report["warnings"] if warning.startswith("app2 answers no more since its app")]
     assert not estate.has_orders("db1")
     estate.host("app2").reconnect()
     assert [bool(pid) for pid in estate.processes().values()] == [True, False, True]

@@ -59,9 +59,14 @@ def test_every_runbook_leaves_its_outcome_also_where_it_refuses(tmp_path: Path, 
 class TwoHosts(Project):
     """A project whose application is on another host than the database."""
 
+    applications: tuple[str, ...] = ("app1",)
+
     def inventory(self) -> Path:
         path = self.folder / "hosts.json"
-        children: dict[str, t.Any] = {"erp_db": {"hosts": {"db1": {}}}, "erp_app": {"hosts": {"app1": {}}}}
+        children: dict[str, t.Any] = {
+            "erp_db": {"hosts": {"db1": {}}},
+            "erp_app": {"hosts": {name: {} for name in self.applications}},
+        }
         path.write_text(json.dumps({"all": {"vars": self.settings, "children": children}}))
         return path
 
@@ -87,3 +92,26 @@ def test_a_narrowed_run_that_would_do_nothing_is_refused(tmp_path: Path, databas
     assert "--limit app1 (or the limit of the job) leaves no database, so nothing was done" in " ".join(
         limited.output.split()
     )
+
+
+class ThreeHosts(TwoHosts):
+    """A project whose application is on two hosts."""
+
+    applications = ("app1", "app2")
+
+
+def test_what_rollback_hosts_leaves_out_of_the_application_is_named(tmp_path: Path, database: Database) -> None:
+    project = ThreeHosts(tmp_path, database)
+    project.migrate("0003")
+    project.settings |= {
+        "rollback_app_driver": "command",
+        "rollback_app_status_command": ["false"],
+        "rollback_app_stop_command": ["true"],
+        "rollback_app_start_command": ["true"],
+    }
+    said = "rollback_hosts leaves out app2 of the group erp_app: what runs there is not stopped"
+    narrowed = project.run("-e", "version=0003", "-e", "rollback_hosts=db1,app1", "--check")
+    assert narrowed.returncode == 0, narrowed.output
+    assert said in " ".join(narrowed.output.split())
+    whole = project.run("-e", "version=0003", "--check")
+    assert said not in " ".join(whole.output.split())
