@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import typing as t
 
 from ansible_collections.cypher.rollback.plugins.module_utils import batches
@@ -49,9 +50,27 @@ def job_serial(groups: t.Any) -> list[int | str]:
     return batches.of_groups(list(groups))
 
 
+#: Environment variable and last resort of each, as in the defaults of the role settings, which hostvars do not have.
+_DEFAULTS = {
+    "rollback_db_host": ("DB_HOST", "localhost"),
+    "rollback_db_port": ("DB_PORT", "5432"),
+    "rollback_db_name": ("DB_NAME", "cypher_erp"),
+}
+
+
+def _address(host: str, settings: t.Any) -> str:
+    here = host == "localhost" or settings.get("ansible_connection") in ("local", "ansible.builtin.local")
+    machine = "localhost" if here else str(settings.get("ansible_host") or host)
+    values = {
+        name: settings.get(name) or os.environ.get(variable) or last for name, (variable, last) in _DEFAULTS.items()
+    }
+    return batches.address(machine, values)
+
+
 def job_order_problems(hosts: t.Any, hostvars: t.Any) -> list[str]:
-    """Why the databases have no order, a sentence each; empty when they have one."""
-    return batches.problems(_serials(hosts, hostvars))
+    """Why the databases have no order, or are not several, a sentence each; empty when nothing is wrong."""
+    known = {host: _address(host, hostvars[host]) for host in hosts if host in hostvars}
+    return [*batches.problems(_serials(hosts, hostvars)), *batches.the_same(known)]
 
 
 def job_results(hosts: t.Any, hostvars: t.Any, check_mode: bool = False) -> dict[str, dict[str, t.Any]]:

@@ -21,6 +21,9 @@ ONE_BY_ONE = (1,)
 
 _GROUP = "rollback_batches_"
 
+#: The machine itself, or a folder with its socket there.
+_LOCAL = re.compile(r"localhost$|127\.|::1$|/|$")
+
 _PERCENT = re.compile(r"(100|[1-9]?[0-9])%")
 
 
@@ -71,6 +74,33 @@ def problems(values: Sequence[t.Any]) -> list[str]:
             f'{wrong} Give numbers of databases or percentages, such as [1, "100%"] for a canary and then all others.'
         ]
     return []
+
+
+def address(machine: str, settings: Mapping[str, t.Any]) -> str:
+    """A database in words that are the same for two hosts of the inventory that mean the same one.
+
+    :param machine: where ``localhost`` is.
+    :param settings: ``rollback_db_host``, ``rollback_db_port`` and ``rollback_db_name``, with their defaults.
+    """
+    host = str(settings["rollback_db_host"])
+    where = machine if _LOCAL.match(host) else host
+    return f"{settings['rollback_db_name']} at {where}:{settings['rollback_db_port']}"
+
+
+def the_same(addresses: Mapping[str, str]) -> list[str]:
+    """Why hosts of the inventory that mean one database cannot be in one run, a sentence each.
+
+    :param addresses: by host, as :func:`address` gives them.
+    """
+    hosts: dict[str, list[str]] = {}
+    for host, database in addresses.items():
+        hosts.setdefault(database, []).append(host)
+    return [
+        f"{' and '.join(names)} are one database, {database}: it would be taken back while an application of it runs that another of them "
+        f"has. Leave one of them in the group erp_db, with all hosts of its application in rollback_app_hosts."
+        for database, names in hosts.items()
+        if len(names) > 1
+    ]
 
 
 def shared(applications: Mapping[str, Sequence[str]]) -> list[str]:

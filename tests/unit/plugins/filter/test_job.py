@@ -46,6 +46,23 @@ def test_two_orders_are_refused() -> None:
     assert job.job_order_problems(["db1", "db2"], {"db1": {}, "db2": {}}) == []
 
 
+@pytest.mark.parametrize(
+    ("db1", "db2", "same"),
+    [
+        ({}, {}, False),
+        ({"ansible_host": "10.0.0.1"}, {"ansible_host": "10.0.0.1"}, True),
+        ({"ansible_connection": "local"}, {"ansible_connection": "local"}, True),
+        ({"ansible_connection": "local", "rollback_db_name": "one"}, {"ansible_connection": "local"}, False),
+        ({"rollback_db_host": "pg"}, {"rollback_db_host": "pg", "rollback_db_port": 5432}, True),
+        ({"rollback_db_host": "pg"}, {"rollback_db_host": "pg", "rollback_db_port": "5433"}, False),
+        ({"rollback_db_host": "/run/postgresql"}, {"rollback_db_host": "/run/postgresql"}, False),
+    ],
+)
+def test_one_database_under_two_names_is_refused(db1: dict[str, t.Any], db2: dict[str, t.Any], same: bool) -> None:
+    problems = job.job_order_problems(["db1", "db2"], {"db1": db1, "db2": db2})
+    assert [problem.partition(",")[0] for problem in problems] == ["db1 and db2 are one database"] * same
+
+
 def test_only_what_failed_before_this_batch_counts() -> None:
     def result(outcome: str) -> dict[str, t.Any]:
         return {"report": {"outcome": outcome}, "message": outcome}
