@@ -65,6 +65,6 @@ def database_host(module: str, host: str, said: str) -> dict[str, t.Any]:
         "failed": True,
         "lost": True,
         "outcome": "unknown" if module in MAY_HAVE_COMMITTED else "",
-        "details": {},
+        "details": {"lost": True},
         "msg": f"The database's host {host} cannot be reached while {module} works there: {' '.join(said.split()).rstrip('.')}. {told}",
     }

@@ -47,13 +47,18 @@ def next_commands(outcome: str, run: Facts) -> list[str]:
     if kind_of(run) == "assess":
         return commands(severity_of(run), run) if severity_of(run) else []
     if outcome == "needs_attention":
-        half = object_message.half_dropped(run)
-        return [rollback_command(run)] if half else [restart_command(run), *_undo(run)]
+        return _commands_after_commit(run)
     if outcome == "unknown":
         return [restart_command(run, changed=False)]
     if outcome == "planned":
         return [rollback_command(run)]
     return []
+
+
+def _commands_after_commit(run: Facts) -> list[str]:
+    if object_message.half_dropped(run):
+        return [rollback_command(run)]
+    return [_resume(run)] if is_committed(run) and _is_lost(run) else [restart_command(run), *_undo(run)]
 
 
 def rollback_command(run: Facts) -> str:
@@ -194,6 +199,14 @@ def _attention_unchanged(run: Facts) -> str:
 
 def _attention_after_commit(run: Facts) -> str:
     done = f"{capital(versions(run))} of {database(run)} {_were(run).upper()} rolled back and committed"
+    if _is_lost(run):
+        return lines(
+            f"{done}, but something after that failed.",
+            first_error(run),
+            join(application_state(run), _code_state(run)),
+            f"When that host answers again, go on where it ended: {_resume(run)}",
+            "How to go back instead is said at the end of that.",
+        )
     return lines(
         f"{done}, but something after that failed.",
         first_error(run),
@@ -201,6 +214,15 @@ def _attention_after_commit(run: Facts) -> str:
         f"To go on once the cause is put right: {restart_command(run)}",
         _going_back(run),
     )
+
+
+def _is_lost(run: Facts) -> bool:
+    """Whether the database's host answers no more, so that the run's journal and report have no end there."""
+    return bool(facts(facts(run, "rollback_failure"), "details").get("lost"))
+
+
+def _resume(run: Facts) -> str:
+    return playbook(run, str(run.get("runbook") or "rollback"), resume=run.get("run_id"))
 
 
 def _code_state(run: Facts) -> str:

@@ -343,6 +343,14 @@ def ran_before(left: Left) -> list[str]:
     return list(dict.fromkeys([*map(str, left.facts.get("stop_ran_before") or []), *_stopped(left)]))
 
 
+def left_stopped(left: Left, command: str) -> str:
+    """What becomes of an application whose code may not fit what a run that is given up made of the database."""
+    return (
+        f"Run {left.run_id} may have changed the database, and it had stopped the application on {', '.join(_hosts(ran_before(left)))}. That "
+        f"is started only where this run ends well. Otherwise, once its code fits the database: {command}.restart"
+    )
+
+
 def is_unchanged(left: Left, ask: Ask | None = None) -> bool:
     """Whether the database is certainly as it was before the run.
 

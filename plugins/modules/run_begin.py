@@ -254,7 +254,11 @@ class Beginning:
         self.refuse_living(left)
         if not self.check_mode and not left.abandoned_by:
             self.note_abandoned(left)
-        return resume.ran_before(left)
+        before = resume.ran_before(left)
+        if before and not resume.is_unchanged(left, self.ask):
+            self.warn(resume.left_stopped(left, params["command"]))
+            return []
+        return before
 
     def note_begun(self, before: list[str]) -> None:
         """The run's first line. A folder that cannot be used is refused by the plan, with a report."""

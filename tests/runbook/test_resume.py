@@ -351,6 +351,21 @@ def test_a_dead_run_is_given_up(project: Project, application: Application) -> N
     assert "was given up when run" in " ".join(refused.output.split())
 
 
+def test_what_a_run_that_committed_had_stopped_is_not_started_by_one_that_fails_in_its_place(
+    project: Project, application: Application
+) -> None:
+    killed(project, "rollback", "-e", "version=0003")
+    [folder] = project.run_folders()
+    project.settings["rollback_verify_checks"] = [{"name": "never", "query": "SELECT 1", "expect": 2}]
+    run = project.run("-e", "version=0002", "-e", f"abandon={folder.name}")
+    assert run.returncode != 0
+    assert not application.running, "the code of 0003 may not fit the database without it"
+    assert (
+        f"Run {folder.name} may have changed the database, and it had stopped the application on cypher1."
+        in " ".join(run.output.split())
+    )
+
+
 def test_an_emergency_that_was_killed_is_gone_on_with(project: Project, application: Application) -> None:
     project.settings["rollback_previous_ref"] = ""
     take_backup(

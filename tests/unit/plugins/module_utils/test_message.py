@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.cypher.rollback.plugins.module_utils.message import message_for
+from ansible_collections.cypher.rollback.plugins.module_utils.message import message_for, next_commands
 
 RESUME = "ansible-playbook -i hosts.yml cypher.rollback.rollback -e resume=20261122T152140Z-0003-5f2c"
 
@@ -38,3 +38,18 @@ def test_a_preview_says_what_the_rollback_itself_would_be_refused_for() -> None:
         told[1] == "As things are now, the rollback itself would be refused: The folder is full. Nothing was stopped."
     )
     assert told[2].startswith("To do it: ansible-playbook ")
+
+
+def test_where_the_databases_host_is_lost_after_the_commit_the_run_is_gone_on_with() -> None:
+    run = {
+        "runbook": "rollback",
+        "run_id": "r1",
+        "version": "0003",
+        "rollback_result": {"committed": True},
+        "backup_result": {"backup": {"path": "/backups/one"}},
+        "rollback_failure": {"stage": "verify", "message": "db1 cannot be reached.", "details": {"lost": True}},
+    }
+    told = message_for("needs_attention", run)
+    assert "go on where it ended: ansible-playbook cypher.rollback.rollback -e resume=r1\n" in told
+    assert "undo_rollback" not in told
+    assert next_commands("needs_attention", run) == ["ansible-playbook cypher.rollback.rollback -e resume=r1"]
