@@ -16,6 +16,7 @@ from ansible_collections.cypher.rollback.plugins.module_utils.app_stage import (
     ran_before,
     refusals,
     services_up,
+    unknown,
 )
 from ansible_collections.cypher.rollback.plugins.module_utils.application import driver_problems
 from ansible_collections.cypher.rollback.plugins.module_utils.compose_start import without_health_check
@@ -84,6 +85,11 @@ def app_ran_before(host: str, evidence: t.Any) -> list[str]:
 def app_not_down(host: str, evidence: t.Any) -> list[str]:
     """What of a host's application is not down any more, one sentence each; an empty list when all of it is."""
     return not_down(host, evidence)
+
+
+def app_unknown(host: str, evidence: t.Any) -> list[str]:
+    """Why nobody can tell whether a host's application runs, one sentence; an empty list where somebody can."""
+    return unknown(host, evidence)
 
 
 def compose_services(before: t.Any, stage: str, services: t.Any) -> list[str]:
@@ -161,6 +167,7 @@ class FilterModule:
             "app_not_down": app_not_down,
             "app_problems": app_problems,
             "app_ran_before": app_ran_before,
+            "app_unknown": app_unknown,
             "compose_problems": compose_problems,
             "compose_services": compose_services,
             "compose_without_health_check": compose_without_health_check,

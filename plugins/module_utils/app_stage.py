@@ -191,10 +191,28 @@ def not_down(host: str, evidence: Evidence) -> list[str]:
     if not entries:
         return []
     if not _tells(evidence, found):
-        said = last_words(found) or str(found.get("message") or "") or "the question had no answer"
-        return [f"Whether the application is still down on {host} is not known: {_one_line(said).rstrip('.')}."]
+        return [f"Whether the application is still down on {host} is not known: {_why_unknown(found)}"]
     units = ", ".join(entry.partition("/")[2] for entry in entries if "/" in entry)
     return [f"The application runs again on {host}{f' ({units})' if units else ''}."]
+
+
+def unknown(host: str, evidence: Evidence) -> list[str]:
+    """Why nobody can tell whether a host's application runs, one sentence; empty where somebody can.
+
+    :param evidence: as of :func:`ran_before`.
+    """
+    found = evidence.get("found") or {}
+    if _tells(evidence, found) and not is_lost(found):
+        return []
+    setting = "rollback_app_status_command" if evidence["driver"] == "command" else "rollback_app_driver"
+    remedy = f"Correct {setting}, or how Ansible reaches that host (user, ansible_become and its password, ansible_python_interpreter)."
+    return [f"Whether the application runs on {host} is not known: {_why_unknown(found)} {remedy}"]
+
+
+def _why_unknown(found: Answer) -> str:
+    said = _one_line(last_words(found) or str(found.get("message") or "") or "the question had no answer")
+    said = said.removeprefix("Nobody can tell whether the application runs: ")
+    return said if said[-1:] in (".", "!", "?") else f"{said}."
 
 
 def _tells(evidence: Evidence, found: Answer) -> bool:

@@ -274,6 +274,31 @@ def test_missing_settings_are_refused_for_every_host_before_anything_is_stopped(
     assert "app4" not in found["failure"]
 
 
+def test_a_host_of_which_nobody_can_tell_is_refused_before_the_first_one_is_stopped(runbook: Runbook) -> None:
+    # As sudo says it without a terminal.
+    sudo = runbook.folder / "sudo"
+    sudo.write_text("#!/bin/sh\necho 'sudo: a password is required' >&2\nexit 1\n")
+    sudo.chmod(0o755)
+    runbook.hosts = {
+        "app1": {},
+        "app2": {"rollback_app_status_command": ["no-such-program"]},
+        "app3": {"ansible_become": True, "ansible_become_user": "nobody", "ansible_become_exe": str(sudo)},
+        "app4": {"ansible_python_interpreter": "/no/python"},
+        "app5": {"rollback_app_driver": "systemd", "rollback_app_services": ["web"]},
+    }
+    runbook.environment = {"PATH": f"{pathlib.Path(sys.executable).parent}"}
+    runbook.start("app1")
+    before = runbook.pid("app1")
+    found = runbook.run(role("stop", "preflight"), role("stop"))
+    for host in ("app2", "app3", "app4", "app5"):
+        assert f"Whether the application runs on {host} is not known: " in found["failure"], runbook.output
+    assert "on app1" not in found["failure"]
+    assert "no-such-program" in found["failure"]
+    assert "sudo" in found["failure"], found["failure"]
+    assert found["stop"] == {}
+    assert runbook.pid("app1") == before
+
+
 def test_extra_vars_and_the_plays_own_values_count_for_a_host_without_its_own(runbook: Runbook) -> None:
     runbook.start("app1")
     runbook.all["rollback_app_start_command"] = runbook.app.pop("rollback_app_start_command")
@@ -393,6 +418,7 @@ case $1 in
         echo "ActiveState=$(cat "$2" 2>/dev/null || echo inactive)" ;;
   stop) case $2 in stubborn*) echo denied >&2; exit 1 ;; socket*) ;; *) echo inactive >"$2" ;; esac ;;
   start) echo active >"$2" ;;
+  is-active) shift 2; for unit in "$@"; do cat "$unit" 2>/dev/null || echo inactive; done ;;
   *) exit 1 ;;
 esac
 """
