@@ -14,6 +14,7 @@ import dataclasses
 import os
 import typing as t
 
+from .application import in_folder
 from .connection import PASSFILE_PREFIX, client_environment
 from .exec_session import PlaceRefused, Session
 from .pg_tools import PROGRAMS, PgTools, RunningTool, ToolFailed, Tools, find_tools, fitting, parse_version
@@ -172,7 +173,7 @@ class _Executed(RunningTool):
     def __init__(self, session: Session, call: _Call, env: Mapping[str, str], keep_open: Sequence[int]) -> None:
         super().__init__(
             session.argv(*session.environment(env), *call.words),
-            os.environ,
+            in_folder(os.environ, session.place.chdir),
             keep_open,
             name=os.path.basename(call.words[0]),
             chdir=session.place.chdir,

@@ -17,6 +17,7 @@ import tarfile
 import tempfile
 import typing as t
 
+from .application import in_folder
 from .errors import Refused
 from .pg_tools import ToolFailed
 
@@ -125,7 +126,11 @@ class Session(contextlib.AbstractContextManager["Session"]):
         return [*self.place.argv, *words]
 
     def _manner(self) -> dict[str, t.Any]:
-        return {"cwd": self.place.chdir or None, "start_new_session": True}
+        return {
+            "cwd": self.place.chdir or None,
+            "env": in_folder(os.environ, self.place.chdir),
+            "start_new_session": True,
+        }
 
     def environment(self, env: Mapping[str, str]) -> list[str]:
         """Words before a program's own, so that it has the variables that mean something there, none of them secret."""

@@ -9,7 +9,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
+import secrets
 import shlex
 import signal
 import stat
@@ -20,13 +22,19 @@ import typing as t
 
 import pytest
 from ansible_collections.cypher.rollback.plugins.module_utils import backup, backup_levels, manifest, readiness, restore
-from ansible_collections.cypher.rollback.plugins.module_utils.client_programs import Wanted, find_programs
+from ansible_collections.cypher.rollback.plugins.module_utils.client_programs import (
+    ExecTools,
+    Wanted,
+    find_programs,
+)
+from ansible_collections.cypher.rollback.plugins.module_utils.compose import Compose
 from ansible_collections.cypher.rollback.plugins.module_utils.connection import ConnectionSettings
 from ansible_collections.cypher.rollback.plugins.module_utils.errors import Refused
 from ansible_collections.cypher.rollback.plugins.module_utils.exec_place import ExecPlace
 from ansible_collections.cypher.rollback.plugins.module_utils.exec_session import Session
 from ansible_collections.cypher.rollback.plugins.module_utils.table_restore import TableRestoreRequest, restore_tables
 
+from tests.support.compose_project import LIMIT_SECONDS, POSTGRES_IMAGE, PULL_POLICY, engine_problem
 from tests.support.runbook import wait_until
 
 if t.TYPE_CHECKING:
@@ -159,6 +167,39 @@ def test_what_cannot_work_is_refused_by_the_name_of_its_setting(project: Compose
     with pytest.raises(Refused, match="reach the cluster"):
         find_programs(Wanted(15, place=place_of(project)), settings_of(project), "1")
     assert left_inside(project) == []
+
+
+def test_a_link_to_the_folder_leads_to_the_project_of_whoever_went_into_it(tmp_path: Path) -> None:
+    problem = engine_problem()
+    if problem:
+        pytest.skip(problem)
+    release = tmp_path / f"release{secrets.token_hex(4)}"
+    release.mkdir()
+    link = tmp_path / f"current{secrets.token_hex(4)}"
+    link.symlink_to(release.name)
+    db = {
+        "image": POSTGRES_IMAGE,
+        "pull_policy": PULL_POLICY,
+        "command": ["sleep", "600"],
+        "entrypoint": [],
+        "init": True,
+    }
+    (release / "compose.yaml").write_text(json.dumps({"services": {"db": db}}), encoding="utf-8")
+
+    def as_a_person(*words: str) -> None:
+        argv = ["sh", "-c", 'cd "$0" && docker compose "$@"', str(link), *words]
+        subprocess.run(argv, check=True, capture_output=True, timeout=LIMIT_SECONDS)
+
+    as_a_person("up", "--detach")
+    try:
+        [container] = Compose(str(link)).containers()["db"]
+        place = ExecPlace(IN_DATABASE, chdir=str(link))
+        with Session(place) as session:
+            assert container.id.startswith(session.run("hostname").strip())
+        with ExecTools(place) as tools:
+            assert "PostgreSQL" in tools.start(["psql", "--version"], {}).wait()
+    finally:
+        as_a_person("down", "--timeout", "1")
 
 
 def test_other_commands_than_compose_do_as_well(project: ComposeProject, tmp_path: Path) -> None:
