@@ -179,11 +179,16 @@ class _Executed(RunningTool):
             chdir=session.place.chdir,
             output=call.output,
         )
+        self._session = session
         self._after = call.after
 
     def wait(self) -> str:
         """See :class:`RunningTool`; what it wrote is on this host then."""
-        said = super().wait()
+        try:
+            said = super().wait()
+        except ToolFailed as err:
+            stopped = self._session.stopped(" ".join(err.details["stderr"]), err.details["return_code"])
+            raise ToolFailed(f"{err} {stopped}".rstrip(), **err.details) from None
         self._after()
         return said
 

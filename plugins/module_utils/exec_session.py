@@ -10,11 +10,14 @@ standard input ends, which it does when this process ends in any way. It then en
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
 import select
 import subprocess
 import tarfile
 import tempfile
+import time
 import typing as t
 
 from .application import in_folder
@@ -28,30 +31,62 @@ if t.TYPE_CHECKING:
 
 OPEN_SECONDS = 60
 CLOSE_SECONDS = 30
+#: How long a container that was stopped is tried again, for the case that it is on its way up.
+CLEAR_SECONDS = 5.0
+#: A container that is stopped ends its server first, and then what else runs in it.
+ENDING_SECONDS = 2.0
 BLOCK_BYTES = 1 << 16
 
 #: Name of the variable that every program of a session has in its environment.
 MARK = "CYPHER_ROLLBACK_DIR"
 GREETING = "cypher.rollback"
+#: File in the folder that says who holds it.
+HOLDER = "holder"
 
 #: The container has no other language than that of its shell. What varies is an argument, never part of the text.
+_CLEAR = f"""
+clear_folder() {{
+    for e in /proc/[0-9]*/environ; do
+        p=${{e#/proc/}}
+        {{ tr '\\0' '\\n' <"$e" | grep -qxF "{MARK}=$1" && kill "${{p%/environ}}"; }} 2>/dev/null
+    done
+    for n in 1 2 3 4 5; do
+        rm -rf "$1" 2>/dev/null && return 0
+        sleep 1
+    done
+    return 1
+}}
+"""
+#: A container that is stopped ends its holder with everything else, and keeps its files. So the holder leaves who it is: its
+#: process with its start (the 22nd word of proc(5)'s stat, of which the second may hold blanks), and the host, because a
+#: folder may be shared. What belongs to one of this host that is no more is removed.
 HOLD = f"""
 umask 077
 trap "" HUP INT TERM PIPE
+{_CLEAR}
+started() {{
+    {{ IFS= read -r stat <"/proc/$1/stat"; }} 2>/dev/null || return 1
+    set -- ${{stat##*) }}
+    echo "${{20}}"
+}}
 IFS= read -r word && [ "$word" = {GREETING} ] || exit 9
 IFS= read -r line
+{{ IFS= read -r host </proc/sys/kernel/hostname; }} 2>/dev/null
+for h in "$1"/cypher-rollback-*/{HOLDER}; do
+    d=${{h%/*}}
+    [ -O "$d" ] && [ ! -L "$d" ] && {{ read -r pid start name <"$h"; }} 2>/dev/null || continue
+    [ "$name" != "$host" ] || [ "$(started "$pid")" = "$start" ] || clear_folder "$d"
+done
 d=$(mktemp -d "$1/cypher-rollback-XXXXXX") || exit 1
+echo "$$ $(started "$$") $host" >"$d/{HOLDER}"
 [ -z "$line" ] || printf '%s\\n' "$line" >"$d/passfile"
 echo "$d"
 cat >/dev/null
-for e in /proc/[0-9]*/environ; do
-    p=${{e#/proc/}}
-    {{ tr '\\0' '\\n' <"$e" | grep -qxF "{MARK}=$d" && kill "${{p%/environ}}"; }} 2>/dev/null
-done
-for n in 1 2 3 4 5; do
-    rm -rf "$d" 2>/dev/null && break
-    sleep 1
-done
+clear_folder "$d"
+"""
+CLEAR = f"""
+{_CLEAR}
+clear_folder "$1"
 """
 #: Docker hands on each write for itself, so small ones are slow (measured: 4 kB 40 MB/s, 64 kB 80 MB/s).
 #: The exit code of a pipe is that of its end, so the beginning leaves a mark. What was fetched is removed.
@@ -169,7 +204,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
                         archive.add(path, name, filter=_plain)
                     stream.close()
             if sending.returncode:
-                raise self._failed("tar", f"{path} cannot be brought into the container", errors)
+                raise self._failed(f"{path} cannot be brought into the container", errors, sending.returncode)
 
     def fetch(self, inside: str, path: str) -> None:
         """Bring a folder's files to this host, readable by their owner alone, and remove it there."""
@@ -186,9 +221,11 @@ class Session(contextlib.AbstractContextManager["Session"]):
                     _unpack(t.cast("t.IO[bytes]", fetching.stdout), path)
                 except (tarfile.TarError, OSError) as err:
                     _end(fetching, 1)
-                    raise self._failed("tar", f"{inside} cannot be brought to this host ({err})", errors) from err
+                    raise self._failed(
+                        f"{inside} cannot be brought to this host", errors, fetching.returncode, err
+                    ) from err
             if fetching.returncode:
-                raise self._failed("tar", f"{inside} cannot be brought to this host", errors)
+                raise self._failed(f"{inside} cannot be brought to this host", errors, fetching.returncode)
 
     def run(self, *words: str, env: Mapping[str, str] | None = None) -> str:
         """Run something short there; its standard output.
@@ -204,16 +241,38 @@ class Session(contextlib.AbstractContextManager["Session"]):
         )
         if done.returncode:
             said = " ".join(done.stderr.decode("utf-8", "replace").split()) or f"exit code {done.returncode}"
-            raise ToolFailed(f"{words[0]} by {self.place.command!r} failed: {said}", program=words[0], stderr=[said])
+            message = f"{words[0]} by {self.place.command!r} failed: {said.rstrip('.')}. {self.stopped(said, done.returncode)}"
+            raise ToolFailed(message.rstrip(), program=words[0], stderr=[said])
         return done.stdout.decode("utf-8", "replace")
 
-    def _failed(self, program: str, what: str, errors: t.IO[bytes]) -> ToolFailed:
+    def _failed(self, what: str, errors: t.IO[bytes], return_code: int, cause: Exception | None = None) -> ToolFailed:
         said = _last_words(errors)
+        if getattr(cause, "errno", None) == errno.ENOSPC:
+            advice = "Make room on this host."
+        elif _NO_ROOM in said:
+            advice = f"Make room in rollback_pg_exec_dir ({self.place.folder}) inside the container, or set that to another folder of it."
+        else:
+            look = f"Look at rollback_pg_exec_dir ({self.place.folder}) inside the container."
+            advice = self.stopped(said, return_code) or look
+        reason = "; ".join(filter(None, [str(cause or ""), said])) or f"exit code {return_code}"
         return ToolFailed(
-            f"{what} by {self.place.command!r}: {said or 'no reason was given'}. Look for room in rollback_pg_exec_dir "
-            f"({self.place.folder}) inside the container.",
-            program=program,
-            stderr=[said],
+            f"{what} by {self.place.command!r}: {reason.rstrip('.')}. {advice}", program="tar", stderr=[said]
+        )
+
+    def stopped(self, said: str, return_code: int) -> str:
+        """That the container was stopped, as sentences for the message of what failed in it; empty where it was not.
+
+        :param said: the failed program's own words.
+        :param return_code: of the command that ran it there.
+        """
+        likely = return_code == _KILLED or _ENDING.search(said)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._holder.wait(ENDING_SECONDS if likely else 0)
+        if self._holder.returncode is None:
+            return ""
+        return (
+            "The container was stopped or restarted meanwhile. Have it running, and run this again. What is left in it, in "
+            f"{self.folder}, is removed now or by the next run."
         )
 
     def __exit__(self, *_exc: object) -> None:
@@ -221,10 +280,39 @@ class Session(contextlib.AbstractContextManager["Session"]):
             t.cast("t.IO[bytes]", self._holder.stdin).close()
         _end(self._holder, CLOSE_SECONDS)
         self._stderr.close()
+        if self._holder.returncode:
+            self._clear()
+
+    def _clear(self) -> None:
+        """Remove the folder in place of a holder that could not; where the container stays down, the next session does."""
+        deadline = time.monotonic() + CLEAR_SECONDS
+        while True:
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                argv = self.argv("sh", "-c", CLEAR, "sh", self.folder)
+                nothing = subprocess.DEVNULL
+                done: subprocess.CompletedProcess[bytes] = subprocess.run(
+                    argv,
+                    stdin=nothing,
+                    stdout=nothing,
+                    stderr=nothing,
+                    timeout=CLOSE_SECONDS,
+                    check=False,
+                    **self._manner(),
+                )
+                if done.returncode == 0:
+                    return
+            if time.monotonic() >= deadline:
+                return
+            time.sleep(0.5)
 
 
 #: Everything else, such as PGPASSFILE or PGSSLROOTCERT, names something of this host.
 _VARIABLES = ("LC_ALL", "PGDATABASE", "PGUSER", "PGSSLMODE", "PGOPTIONS", "PGCONNECT_TIMEOUT", "PGAPPNAME")
+#: Exit code of a program that SIGKILL ended, as everything in a container that is stopped.
+_KILLED = 137
+_NO_ROOM = "No space left on device"
+#: How programs and Docker tell that the server or the container goes away.
+_ENDING = re.compile(r"(?i)connection|shutting down|not running|restarting|no such container")
 
 
 def _plain(entry: tarfile.TarInfo) -> tarfile.TarInfo:

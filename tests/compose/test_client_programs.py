@@ -32,12 +32,14 @@ from ansible_collections.cypher.rollback.plugins.module_utils.connection import 
 from ansible_collections.cypher.rollback.plugins.module_utils.errors import Refused
 from ansible_collections.cypher.rollback.plugins.module_utils.exec_place import ExecPlace
 from ansible_collections.cypher.rollback.plugins.module_utils.exec_session import Session
+from ansible_collections.cypher.rollback.plugins.module_utils.pg_tools import ToolFailed
 from ansible_collections.cypher.rollback.plugins.module_utils.table_restore import TableRestoreRequest, restore_tables
 
 from tests.support.compose_project import LIMIT_SECONDS, POSTGRES_IMAGE, PULL_POLICY, engine_problem
 from tests.support.runbook import wait_until
 
 if t.TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.support.compose_project import ComposeProject
@@ -169,37 +171,103 @@ def test_what_cannot_work_is_refused_by_the_name_of_its_setting(project: Compose
     assert left_inside(project) == []
 
 
-def test_a_link_to_the_folder_leads_to_the_project_of_whoever_went_into_it(tmp_path: Path) -> None:
+class Lone:
+    """A project with nothing but a database, in a folder that a link leads to, started by a person who went there by the link."""
+
+    def __init__(self, folder: Path) -> None:
+        release = folder / f"release{secrets.token_hex(4)}"
+        release.mkdir()
+        self.link = folder / f"current{secrets.token_hex(4)}"
+        self.link.symlink_to(release.name)
+        self.place = ExecPlace(IN_DATABASE, chdir=str(self.link))
+        environment = {"POSTGRES_PASSWORD": secrets.token_hex(8)}
+        db = {"image": POSTGRES_IMAGE, "pull_policy": PULL_POLICY, "environment": environment}
+        (release / "compose.yaml").write_text(json.dumps({"services": {"db": db}}), encoding="utf-8")
+
+    def compose(self, *words: str) -> str:
+        argv = ["sh", "-c", 'cd "$0" && docker compose "$@"', str(self.link), *words]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=LIMIT_SECONDS, check=True)
+        return done.stdout
+
+    def inside(self, text: str) -> str:
+        return self.compose("exec", "-T", "db", "sh", "-c", text).strip()
+
+    def folders(self) -> list[str]:
+        return self.inside("ls -d /tmp/cypher-rollback-* 2>/dev/null || true").split()
+
+
+@pytest.fixture(scope="module")
+def lone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lone]:
     problem = engine_problem()
     if problem:
         pytest.skip(problem)
-    release = tmp_path / f"release{secrets.token_hex(4)}"
-    release.mkdir()
-    link = tmp_path / f"current{secrets.token_hex(4)}"
-    link.symlink_to(release.name)
-    db = {
-        "image": POSTGRES_IMAGE,
-        "pull_policy": PULL_POLICY,
-        "command": ["sleep", "600"],
-        "entrypoint": [],
-        "init": True,
-    }
-    (release / "compose.yaml").write_text(json.dumps({"services": {"db": db}}), encoding="utf-8")
-
-    def as_a_person(*words: str) -> None:
-        argv = ["sh", "-c", 'cd "$0" && docker compose "$@"', str(link), *words]
-        subprocess.run(argv, check=True, capture_output=True, timeout=LIMIT_SECONDS)
-
-    as_a_person("up", "--detach")
+    project = Lone(tmp_path_factory.mktemp("lone"))
     try:
-        [container] = Compose(str(link)).containers()["db"]
-        place = ExecPlace(IN_DATABASE, chdir=str(link))
-        with Session(place) as session:
-            assert container.id.startswith(session.run("hostname").strip())
-        with ExecTools(place) as tools:
-            assert "PostgreSQL" in tools.start(["psql", "--version"], {}).wait()
+        project.compose("up", "--detach", "--wait")
+        yield project
     finally:
-        as_a_person("down", "--timeout", "1")
+        project.compose("down", "--volumes", "--timeout", "1")
+
+
+def test_a_link_to_the_folder_leads_to_the_project_of_whoever_went_into_it(lone: Lone) -> None:
+    [container] = Compose(str(lone.link)).containers()["db"]
+    with Session(lone.place) as session:
+        assert container.id.startswith(session.run("hostname").strip())
+    with ExecTools(lone.place) as tools:
+        assert "PostgreSQL" in tools.start(["psql", "--version"], {}).wait()
+
+
+MEANWHILE = "The container was stopped or restarted meanwhile"
+
+
+def test_a_container_that_restarts_meanwhile_is_told_and_keeps_nothing(lone: Lone, tmp_path: Path) -> None:
+    with ExecTools(lone.place) as tools:
+        waiting = tools.start(["psql", "-c", "SELECT pg_sleep(60)"], {"PGUSER": "postgres"})
+        wait_until(lambda: "pg_sleep" in lone.inside("cat /proc/[0-9]*/cmdline"), 20)
+        assert len(lone.folders()) == 1
+        lone.compose("restart", "db")
+        with pytest.raises(ToolFailed, match=MEANWHILE):
+            waiting.wait()
+    assert lone.folders() == []
+
+    with Session(lone.place, "*:*:*:*:secret") as session:
+        session.run("sh", "-c", 'mkdir "$0/1-dump" && echo 1 >"$0/1-dump/1.dat"', session.folder)
+        lone.compose("kill", "db")
+        with pytest.raises(ToolFailed, match=MEANWHILE) as failed:
+            session.fetch(f"{session.folder}/1-dump", str(tmp_path / "dump"))
+        assert "room" not in str(failed.value)
+        with pytest.raises(ToolFailed, match=MEANWHILE):
+            session.stage(__file__)
+        with pytest.raises(ToolFailed, match=MEANWHILE):
+            session.run("true")
+        lone.compose("up", "--detach", "--wait")
+        assert lone.folders() == [session.folder]
+    assert lone.folders() == []
+
+
+def test_what_a_container_kept_over_its_restart_is_removed_by_the_next_one(lone: Lone) -> None:
+    # As of a process that is killed while the container is down.
+    session = Session(lone.place, "*:*:*:*:secret")
+    lone.compose("restart", "db")
+    session._holder.communicate()
+    session._stderr.close()
+    assert lone.folders() == [session.folder]
+    with Session(lone.place) as first, Session(lone.place) as second:
+        assert sorted(lone.folders()) == sorted([first.folder, second.folder])
+    assert lone.folders() == []
+
+
+def test_only_where_there_is_no_room_inside_is_that_said(lone: Lone, tmp_path: Path) -> None:
+    with open(tmp_path / "big", "wb") as file:
+        file.truncate(100_000_000)
+    # Docker gives it 64 MB.
+    small = "/dev/shm"  # noqa: S108
+    with Session(dataclasses.replace(lone.place, folder=small)) as session:
+        with pytest.raises(ToolFailed, match="Make room in rollback_pg_exec_dir"):
+            session.stage(str(tmp_path / "big"))
+        with pytest.raises(ToolFailed, match="Look at rollback_pg_exec_dir") as failed:
+            session.fetch("/nowhere", str(tmp_path / "dump"))
+    assert "room" not in str(failed.value)
 
 
 def test_other_commands_than_compose_do_as_well(project: ComposeProject, tmp_path: Path) -> None:
