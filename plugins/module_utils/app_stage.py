@@ -10,6 +10,7 @@ import typing as t
 
 from .application import without_passwords
 from .compose import entries, is_one_off
+from .compose_words import compose_words
 from .lost_host import answered, is_lost, trouble
 
 if t.TYPE_CHECKING:
@@ -261,7 +262,7 @@ def _compose_units(evidence: Evidence) -> dict[str, Found]:
     were = services_up(before, stage)
     are = services_up(after, stage) if told else were
     answers = (before, acted, after) if told else (before,)
-    said = next(filter(None, map(_compose_trouble, answers)), "") or (str(acted.get("msg") or "") if told else "")
+    said = next(filter(None, map(_compose_trouble, answers)), "") or (_compose_said(acted) if told else "")
     units = {}
     for name in evidence["services"]:
         was = None if were is None else name in were
@@ -281,8 +282,14 @@ def _compose_units(evidence: Evidence) -> dict[str, Found]:
 def _compose_trouble(answer: Answer) -> str:
     """Why a command gave no answer, in its own last words; an empty string when it did."""
     said = trouble(answer)
-    words = [line.strip() for line in str(answer.get("stderr") or "").splitlines() if line.strip()]
-    return said if not said or is_lost(answer) or not words else " ".join(words[-3:])
+    if not said or is_lost(answer):
+        return said
+    return compose_words(str(answer.get("stderr") or "")) or _compose_said(answer) or "Docker Compose gave no reason."
+
+
+def _compose_said(answer: Answer) -> str:
+    """The module's own message."""
+    return compose_words(str(answer.get("msg") or ""))
 
 
 def acted_on(evidence: Evidence, running: Sequence[str] | set[str]) -> list[str]:

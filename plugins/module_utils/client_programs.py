@@ -15,6 +15,7 @@ import os
 import typing as t
 
 from .application import in_folder
+from .compose_words import compose_lines
 from .connection import PASSFILE_PREFIX, client_environment
 from .exec_session import PlaceRefused, Session
 from .pg_tools import PROGRAMS, PgTools, RunningTool, ToolFailed, Tools, find_tools, fitting, parse_version
@@ -191,6 +192,9 @@ class _Executed(RunningTool):
             raise ToolFailed(f"{err} {stopped}".rstrip(), **err.details) from None
         self._after()
         return said
+
+    def _lines_of(self, said: str) -> Sequence[str]:
+        return compose_lines(said)
 
 
 def _inside(session: Session, argv: Sequence[str]) -> _Call:

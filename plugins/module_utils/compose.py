@@ -12,7 +12,7 @@ import re
 import subprocess
 import typing as t
 
-from .application import without_passwords
+from .compose_words import compose_words
 from .errors import Refused
 
 if t.TYPE_CHECKING:
@@ -233,6 +233,4 @@ def _container(entry: Mapping[str, t.Any]) -> Container:
 
 
 def _said(done: subprocess.CompletedProcess[str]) -> str:
-    lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-    told = [line for line in lines if "level=warning" not in line] or lines
-    return without_passwords(" ".join(told[-3:])).rstrip(".") or f"exit code {done.returncode}"
+    return compose_words(done.stderr or done.stdout).rstrip(".") or f"exit code {done.returncode}"

@@ -21,8 +21,9 @@ import time
 import typing as t
 
 from .application import in_folder
+from .compose_words import compose_words
 from .errors import Refused
-from .pg_tools import ToolFailed
+from .pg_tools import ERROR_BYTES, ERROR_LINES, ToolFailed
 
 if t.TYPE_CHECKING:
     from collections.abc import Mapping
@@ -240,7 +241,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
             **self._manner(),
         )
         if done.returncode:
-            said = " ".join(done.stderr.decode("utf-8", "replace").split()) or f"exit code {done.returncode}"
+            said = compose_words(done.stderr.decode("utf-8", "replace"), ERROR_LINES) or f"exit code {done.returncode}"
             message = f"{words[0]} by {self.place.command!r} failed: {said.rstrip('.')}. {self.stopped(said, done.returncode)}"
             raise ToolFailed(message.rstrip(), program=words[0], stderr=[said])
         return done.stdout.decode("utf-8", "replace")
@@ -337,10 +338,8 @@ def _unpack(stream: t.IO[bytes], path: str) -> None:
 
 
 def _last_words(errors: t.IO[bytes]) -> str:
-    size = errors.seek(0, os.SEEK_END)
-    errors.seek(max(0, size - 4096))
-    lines = [line.strip() for line in errors.read().decode("utf-8", "replace").splitlines() if line.strip()]
-    return " ".join(lines[-3:])
+    errors.seek(max(0, errors.seek(0, os.SEEK_END) - ERROR_BYTES))
+    return compose_words(errors.read().decode("utf-8", "replace"))
 
 
 def _end(process: subprocess.Popen[bytes], seconds: float) -> None:

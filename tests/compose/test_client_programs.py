@@ -21,10 +21,19 @@ import textwrap
 import typing as t
 
 import pytest
-from ansible_collections.cypher.rollback.plugins.module_utils import backup, backup_levels, manifest, readiness, restore
+from ansible_collections.cypher.rollback.plugins.module_utils import (
+    backup,
+    backup_levels,
+    exec_session,
+    manifest,
+    readiness,
+    restore,
+)
 from ansible_collections.cypher.rollback.plugins.module_utils.client_programs import (
     ExecTools,
     Wanted,
+    _Call,
+    _Executed,
     find_programs,
 )
 from ansible_collections.cypher.rollback.plugins.module_utils.compose import Compose
@@ -39,7 +48,7 @@ from tests.support.compose_project import LIMIT_SECONDS, POSTGRES_IMAGE, PULL_PO
 from tests.support.runbook import wait_until
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.support.compose_project import ComposeProject
@@ -215,6 +224,67 @@ def test_a_link_to_the_folder_leads_to_the_project_of_whoever_went_into_it(lone:
         assert container.id.startswith(session.run("hostname").strip())
     with ExecTools(lone.place) as tools:
         assert "PostgreSQL" in tools.start(["psql", "--version"], {}).wait()
+
+
+#: What is wrong in .env, or in the file beside it; where the message says that it is.
+BROKEN = {
+    "A='S3cr3t\nB=S3cr3t\n": ".env: line 3:",
+    'A="S3cr3t\nB=S3cr3t\n': ".env: line 3:",
+    "A=MII\nS3cr3t/S3cr3t==\n": ".env: line 2:",
+    "S3cr3t!x=5\nB=S3cr3t\n": ".env: line 1:",
+    "A=S3cr3t${S3cr3t\n": ".env: Invalid template:",
+    "A=x${S3cr3t?S3cr3t}\n": ".env: required variable",
+    "IN_FILE=${S3cr3t": "services.db.environment.P.",
+    "IN_FILE=${S3cr3t?S3cr3t}": "services.db.environment.P:",
+    "A=S3cr3t\nIN_FILE=${X:?$A}": "services.db.environment.P:",
+    "IN_FILE=*S3cr3t": "unknown anchor",
+    "A=S3cr3t\nPORT=S3cr3t\n": "Invalid hostPort:",
+    "A=S3cr3t\nSCALE=S3cr3t\n": "services.db.scale:",
+    # It is a warning, and then there is no such container.
+    "A=S3cr3t\nIN_FILE=pa$S3cr3t": "is not running",
+}
+
+
+@pytest.mark.parametrize(("broken", "where"), BROKEN.items())
+def test_what_compose_quotes_of_a_project_that_it_cannot_read_is_not_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str, where: str
+) -> None:
+    problem = engine_problem()
+    if problem:
+        pytest.skip(problem)
+    monkeypatch.setattr(exec_session, "ENDING_SECONDS", 0)
+    environment, _equals, value = broken.partition("IN_FILE=")
+    (tmp_path / ".env").write_text(environment, encoding="utf-8")
+    (tmp_path / "compose.yaml").write_text(
+        f"services:\n  db:\n    image: none\n    ports: ['${{PORT-1}}:1']\n    scale: ${{SCALE-1}}\n"
+        f"    environment:\n      P: {value}\n",
+        encoding="utf-8",
+    )
+    place = ExecPlace(IN_DATABASE, chdir=str(tmp_path))
+    said = []
+    with pytest.raises(Refused) as refused:
+        Session(place)
+    said.append(str(refused.value))
+    if where != "is not running":
+        with pytest.raises(Refused) as refused:
+            Compose(str(tmp_path)).config()
+        said.append(str(refused.value))
+    # A file that breaks while a run is at work.
+    with Session(ExecPlace(("env",), folder=str(tmp_path))) as session:
+        session.place = place
+        attempts: list[Callable[[], object]] = [
+            lambda: session.run("true"),
+            lambda: session.stage(__file__),
+            lambda: session.fetch("/x", str(tmp_path / "y")),
+            lambda: _Executed(session, _Call(["psql"], None, lambda: None), {}, ()).wait(),
+        ]
+        for failing in attempts:
+            with pytest.raises(ToolFailed) as failed:
+                failing()
+            said.append(f"{failed.value} {failed.value.details}")
+        session.place = ExecPlace(("env",), folder=str(tmp_path))
+    assert [where in text for text in said] == [True] * len(said), said
+    assert not [text for text in said if "S3cr3t" in text]
 
 
 MEANWHILE = "The container was stopped or restarted meanwhile"
