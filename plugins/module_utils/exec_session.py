@@ -178,7 +178,9 @@ class Session(contextlib.AbstractContextManager["Session"]):
         chosen |= {MARK: self.folder, "PGHOST": self.place.host, "PGPORT": str(self.place.port)}
         if self._has_passfile:
             chosen["PGPASSFILE"] = f"{self.folder}/passfile"
-        return ["env", *(f"{name}={value}" for name, value in chosen.items())]
+        unset = _OVERRIDING if self._has_passfile else _OVERRIDING[:-1]
+        removed = (word for name in unset for word in ("-u", name))
+        return ["env", *removed, *(f"{name}={value}" for name, value in chosen.items())]
 
     def new_path(self, name: str) -> str:
         """A path inside that nothing has yet."""
@@ -309,6 +311,9 @@ class Session(contextlib.AbstractContextManager["Session"]):
 
 #: Everything else, such as PGPASSFILE or PGSSLROOTCERT, names something of this host.
 _VARIABLES = ("LC_ALL", "PGDATABASE", "PGUSER", "PGSSLMODE", "PGOPTIONS", "PGCONNECT_TIMEOUT", "PGAPPNAME")
+#: What of the container's own environment libpq would take in place of what is given, or beside it. The password comes last: where
+#: none is given, the container's own is one of the rules inside, which decide then.
+_OVERRIDING = ("PGSERVICE", "PGHOSTADDR", "PGOPTIONS", "PGPASSWORD")
 #: Exit code of a program that SIGKILL ended, as everything in a container that is stopped.
 _KILLED = 137
 _NO_ROOM = "No space left on device"

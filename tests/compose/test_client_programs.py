@@ -35,9 +35,10 @@ from ansible_collections.cypher.rollback.plugins.module_utils.client_programs im
     _Call,
     _Executed,
     find_programs,
+    run_program,
 )
 from ansible_collections.cypher.rollback.plugins.module_utils.compose import Compose
-from ansible_collections.cypher.rollback.plugins.module_utils.connection import ConnectionSettings
+from ansible_collections.cypher.rollback.plugins.module_utils.connection import ConnectionSettings, client_environment
 from ansible_collections.cypher.rollback.plugins.module_utils.errors import Refused
 from ansible_collections.cypher.rollback.plugins.module_utils.exec_place import ExecPlace
 from ansible_collections.cypher.rollback.plugins.module_utils.exec_session import Session
@@ -285,6 +286,23 @@ def test_what_compose_quotes_of_a_project_that_it_cannot_read_is_not_told(
         session.place = ExecPlace(("env",), folder=str(tmp_path))
     assert [where in text for text in said] == [True] * len(said), said
     assert not [text for text in said if "S3cr3t" in text]
+
+
+@pytest.mark.parametrize(
+    "variable", ["PGPASSWORD=wrong", "PGSERVICE=none", "PGHOSTADDR=127.0.0.9", "PGOPTIONS=-c search_path=none"]
+)
+def test_no_variable_of_the_container_stands_before_what_is_given(project: ComposeProject, variable: str) -> None:
+    place = place_of(project, "docker", "compose", "exec", "-T", "-e", variable, "db", host="db")
+    [(identifier,)] = project.execute("SELECT system_identifier FROM pg_control_system()")
+    tools = find_programs(Wanted(15, place=place), settings_of(project), str(identifier))
+    asked = ["psql", "-XAtqw", "-c", "SHOW search_path"]
+    with client_environment(settings_of(project)) as env:
+        assert run_program(tools, asked, env) == '"$user", public\n'
+    # Nobody else knows it then, and the server asks for it at this address.
+    without = dataclasses.replace(settings_of(project), password="")
+    with client_environment(without) as env, pytest.raises(ToolFailed, match="password") as failed:
+        run_program(tools, asked, env)
+    assert ("authentication failed" in str(failed.value)) is (variable == "PGPASSWORD=wrong")
 
 
 MEANWHILE = "The container was stopped or restarted meanwhile"
