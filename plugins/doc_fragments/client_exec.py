@@ -18,6 +18,7 @@ options:
       - Empty, they are on the host that runs the module. Otherwise O(bin_dir) is a folder inside; empty, the PATH there.
       - Files come and go through standard input and output, so that those of a backup belong to the user that the module runs as.
         A password is written to a private file there. Nothing is left inside, also after a failure.
+        What a container keeps because it was stopped or restarted meanwhile is removed then, or by the next run.
       - Inside, C(sh), C(env), C(tar), C(mktemp), C(df), C(grep) and C(tr) are needed.
     type: list
     elements: str

@@ -8,9 +8,9 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
+from .application import without_passwords
 from .compose import COMPOSE_UP
-from .compose_start import doubts, last_words, own_entries
-from .compose_words import without_values
+from .compose_start import doubts, last_words, own_entries, own_message
 from .lost_host import answered, is_lost, trouble
 
 if t.TYPE_CHECKING:
@@ -225,7 +225,7 @@ def _tells(evidence: Evidence, found: Answer) -> bool:
 
 
 def _one_line(said: str) -> str:
-    return " ".join(without_values(said).split())
+    return without_passwords(" ".join(said.split()))
 
 
 def refusals(answers: Sequence[Answer]) -> list[str]:
@@ -315,7 +315,7 @@ def _compose_units(evidence: Evidence) -> dict[str, Found]:
     were = services_up(before, stage)
     are = services_up(after, stage) if told else were
     answers = (before, acted, after) if told else (before,)
-    said = next(filter(None, map(last_words, answers)), "") or (str(acted.get("msg") or "") if told else "")
+    said = next(filter(None, map(last_words, answers)), "") or (own_message(acted) if told else "")
     lost = any(is_lost(evidence.get(name) or {}) for name in ("before", "acted", "after", "seen", "seen_again"))
     doubted = _compose_doubts(evidence) if told else {}
     units = {}

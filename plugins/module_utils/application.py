@@ -207,13 +207,22 @@ def command_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in SECRET_VARIABLES}
 
 
+def in_folder(environment: Mapping[str, str], folder: str) -> dict[str, str]:
+    """The environment as a shell has it after ``cd`` into the folder; empty: as it is.
+
+    Docker Compose names a project after the folder in ``PWD``, where that is the working folder by a symbolic link, and otherwise
+    after the one that the link leads to (measured with 2.26). Without it a link would lead to another project than a person's.
+    """
+    return {**environment, "PWD": os.path.abspath(folder)} if folder else dict(environment)
+
+
 def _spawn(command: Command, chdir: str, output: _Output) -> subprocess.Popen[bytes]:
     try:
         # Its own session: neither the end of the SSH connection nor a signal to this process reaches the application.
         return subprocess.Popen(
             command.argv(),
             cwd=chdir or None,
-            env=command_environment(),
+            env=in_folder(command_environment(), chdir),
             stdin=subprocess.DEVNULL,
             stdout=output.descriptor,
             stderr=output.descriptor,

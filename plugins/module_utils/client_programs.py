@@ -14,8 +14,10 @@ import dataclasses
 import os
 import typing as t
 
+from .application import in_folder
+from .compose_words import compose_lines
 from .connection import PASSFILE_PREFIX, client_environment
-from .exec_session import ENDED, PlaceRefused, Session
+from .exec_session import PlaceRefused, Session
 from .pg_tools import PROGRAMS, PgTools, RunningTool, ToolFailed, Tools, find_tools, fitting, parse_version
 
 if t.TYPE_CHECKING:
@@ -172,7 +174,7 @@ class _Executed(RunningTool):
     def __init__(self, session: Session, call: _Call, env: Mapping[str, str], keep_open: Sequence[int]) -> None:
         super().__init__(
             session.argv(*session.environment(env), *call.words),
-            session.place.environment(),
+            in_folder(os.environ, session.place.chdir),
             keep_open,
             name=os.path.basename(call.words[0]),
             chdir=session.place.chdir,
@@ -186,11 +188,13 @@ class _Executed(RunningTool):
         try:
             said = super().wait()
         except ToolFailed as err:
-            if self._session.has_ended():
-                raise ToolFailed(f"{err} {ENDED}", **err.details) from err
-            raise
+            stopped = self._session.stopped(" ".join(err.details["stderr"]), err.details["return_code"])
+            raise ToolFailed(f"{err} {stopped}".rstrip(), **err.details) from None
         self._after()
         return said
+
+    def _lines_of(self, said: str) -> Sequence[str]:
+        return compose_lines(said)
 
 
 def _inside(session: Session, argv: Sequence[str]) -> _Call:

@@ -12,7 +12,7 @@ import re
 import subprocess
 import typing as t
 
-from .compose_words import last_lines
+from .compose_words import compose_words
 from .errors import Refused
 
 if t.TYPE_CHECKING:
@@ -264,4 +264,4 @@ def _container(entry: Mapping[str, t.Any]) -> Container:
 
 
 def _said(done: subprocess.CompletedProcess[str]) -> str:
-    return last_lines(done.stderr or done.stdout).rstrip(".") or f"exit code {done.returncode}"
+    return compose_words(done.stderr or done.stdout).rstrip(".") or f"exit code {done.returncode}"

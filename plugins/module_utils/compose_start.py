@@ -9,7 +9,7 @@ import dataclasses
 import typing as t
 
 from .compose import entries, is_one_off
-from .compose_words import last_lines, without_values
+from .compose_words import compose_words
 from .lost_host import is_lost, trouble
 
 if t.TYPE_CHECKING:
@@ -42,8 +42,14 @@ def own_entries(answer: Answer) -> list[dict[str, t.Any]]:
 def last_words(answer: Answer) -> str:
     """Why a command gave no answer, in its own last words; an empty string when it did."""
     said = trouble(answer)
-    words = last_lines(str(answer.get("stderr") or ""))
-    return words if said and words and not is_lost(answer) else without_values(said)
+    if not said or is_lost(answer):
+        return said
+    return compose_words(str(answer.get("stderr") or "")) or own_message(answer) or "no reason was given"
+
+
+def own_message(answer: Answer) -> str:
+    """The message of the module that ran it, without what it quotes."""
+    return compose_words(str(answer.get("msg") or ""))
 
 
 def without_health_check(after: Answer, services: Collection[str]) -> list[str]:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import typing as t
 
 from .errors import Refused
@@ -36,14 +35,6 @@ class ExecPlace:
     def command(self) -> str:
         """The command in a message."""
         return " ".join(self.argv)
-
-    def environment(self) -> dict[str, str]:
-        """The environment in which ``argv`` is run.
-
-        Docker Compose calls a project by the last part of ``PWD`` where its folder is reached by a link (measured with 2.26), and a
-        process that only changes its folder keeps the ``PWD`` of another one.
-        """
-        return {**os.environ, "PWD": self.chdir} if self.chdir else dict(os.environ)
 
 
 def exec_argument_spec() -> dict[str, dict[str, t.Any]]:

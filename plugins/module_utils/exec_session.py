@@ -5,22 +5,25 @@
 
 A killed ``docker compose exec`` leaves its program running inside (measured). So one more program waits there until its
 standard input ends, which it does when this process ends in any way. It then ends the programs of its folder and removes it.
-Where that program is ended itself, as when the container is restarted, the folder stays. The next session removes it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
 import select
 import subprocess
 import tarfile
 import tempfile
+import time
 import typing as t
 
-from .compose_words import last_lines, without_values
+from .application import in_folder
+from .compose_words import compose_words
 from .errors import Refused
-from .pg_tools import ToolFailed
+from .pg_tools import ERROR_BYTES, ERROR_LINES, ToolFailed
 
 if t.TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,39 +32,62 @@ if t.TYPE_CHECKING:
 
 OPEN_SECONDS = 60
 CLOSE_SECONDS = 30
-ENDED_SECONDS = 2
+#: How long a container that was stopped is tried again, for the case that it is on its way up.
+CLEAR_SECONDS = 5.0
+#: A container that is stopped ends its server first, and then what else runs in it.
+ENDING_SECONDS = 2.0
 BLOCK_BYTES = 1 << 16
 
 #: Name of the variable that every program of a session has in its environment.
 MARK = "CYPHER_ROLLBACK_DIR"
 GREETING = "cypher.rollback"
+#: File in the folder that says who holds it.
+HOLDER = "holder"
 
 #: The container has no other language than that of its shell. What varies is an argument, never part of the text.
-#: A process is known by its number, the time of its start and the container, which may share the folder with others.
+_CLEAR = f"""
+clear_folder() {{
+    for e in /proc/[0-9]*/environ; do
+        p=${{e#/proc/}}
+        {{ tr '\\0' '\\n' <"$e" | grep -qxF "{MARK}=$1" && kill "${{p%/environ}}"; }} 2>/dev/null
+    done
+    for n in 1 2 3 4 5; do
+        rm -rf "$1" 2>/dev/null && return 0
+        sleep 1
+    done
+    return 1
+}}
+"""
+#: A container that is stopped ends its holder with everything else, and keeps its files. So the holder leaves who it is: its
+#: process with its start (the 22nd word of proc(5)'s stat, of which the second may hold blanks), and the host, because a
+#: folder may be shared. What belongs to one of this host that is no more is removed.
 HOLD = f"""
 umask 077
 trap "" HUP INT TERM PIPE
+{_CLEAR}
+started() {{
+    {{ IFS= read -r stat <"/proc/$1/stat"; }} 2>/dev/null || return 1
+    set -- ${{stat##*) }}
+    echo "${{20}}"
+}}
 IFS= read -r word && [ "$word" = {GREETING} ] || exit 9
 IFS= read -r line
-started() {{ cut -d ' ' -f 22 "/proc/$1/stat" 2>/dev/null; }}
-h=$(cat /proc/sys/kernel/hostname)
-for f in "$1"/cypher-rollback-*/holder; do
-    {{ read -r p s o <"$f"; }} 2>/dev/null && [ "$o" = "$h" ] || continue
-    [ "$(started "$p")" = "$s" ] || rm -rf "${{f%/holder}}"
+{{ IFS= read -r host </proc/sys/kernel/hostname; }} 2>/dev/null
+for h in "$1"/cypher-rollback-*/{HOLDER}; do
+    d=${{h%/*}}
+    [ -O "$d" ] && [ ! -L "$d" ] && {{ read -r pid start name <"$h"; }} 2>/dev/null || continue
+    [ "$name" != "$host" ] || [ "$(started "$pid")" = "$start" ] || clear_folder "$d"
 done
 d=$(mktemp -d "$1/cypher-rollback-XXXXXX") || exit 1
-echo "$$ $(started $$) $h" >"$d/holder"
+echo "$$ $(started "$$") $host" >"$d/{HOLDER}"
 [ -z "$line" ] || printf '%s\\n' "$line" >"$d/passfile"
 echo "$d"
 cat >/dev/null
-for e in /proc/[0-9]*/environ; do
-    p=${{e#/proc/}}
-    {{ tr '\\0' '\\n' <"$e" | grep -qxF "{MARK}=$d" && kill "${{p%/environ}}"; }} 2>/dev/null
-done
-for n in 1 2 3 4 5; do
-    rm -rf "$d" 2>/dev/null && break
-    sleep 1
-done
+clear_folder "$d"
+"""
+CLEAR = f"""
+{_CLEAR}
+clear_folder "$1"
 """
 #: Docker hands on each write for itself, so small ones are slow (measured: 4 kB 40 MB/s, 64 kB 80 MB/s).
 #: The exit code of a pipe is that of its end, so the beginning leaves a mark. What was fetched is removed.
@@ -69,13 +95,6 @@ FETCH = f"""
 {{ tar -c -f - -C "$1" . && : >"$1.whole"; }} | dd ibs={BLOCK_BYTES} obs={BLOCK_BYTES} 2>/dev/null
 [ -e "$1.whole" ] && rm -rf "$1"
 """
-
-
-#: What can be in the way of the password file and of the server that is named, when the container has it for its own programs.
-#: https://www.postgresql.org/docs/current/libpq-envars.html
-IN_THE_WAY = ("PGPASSWORD", "PGSERVICE", "PGHOSTADDR")
-ENDED = "The container was stopped or restarted meanwhile, or what waits in it was ended."
-_NO_ROOM = "No space left on device"
 
 
 class PlaceRefused(Refused):
@@ -143,7 +162,11 @@ class Session(contextlib.AbstractContextManager["Session"]):
         return [*self.place.argv, *words]
 
     def _manner(self) -> dict[str, t.Any]:
-        return {"cwd": self.place.chdir or None, "env": self.place.environment(), "start_new_session": True}
+        return {
+            "cwd": self.place.chdir or None,
+            "env": in_folder(os.environ, self.place.chdir),
+            "start_new_session": True,
+        }
 
     def environment(self, env: Mapping[str, str]) -> list[str]:
         """Words before a program's own, so that it has the variables that mean something there, none of them secret."""
@@ -153,11 +176,11 @@ class Session(contextlib.AbstractContextManager["Session"]):
             # The certificate is for the name that others use, and its authority is a file of this host.
             chosen["PGSSLMODE"] = "require"
         chosen |= {MARK: self.folder, "PGHOST": self.place.host, "PGPORT": str(self.place.port)}
-        unset: list[str] = []
         if self._has_passfile:
             chosen["PGPASSFILE"] = f"{self.folder}/passfile"
-            unset = [word for name in IN_THE_WAY for word in ("-u", name)]
-        return ["env", *unset, *(f"{name}={value}" for name, value in chosen.items())]
+        unset = _OVERRIDING if self._has_passfile else _OVERRIDING[:-1]
+        removed = (word for name in unset for word in ("-u", name))
+        return ["env", *removed, *(f"{name}={value}" for name, value in chosen.items())]
 
     def new_path(self, name: str) -> str:
         """A path inside that nothing has yet."""
@@ -184,7 +207,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
                         archive.add(path, name, filter=_plain)
                     stream.close()
             if sending.returncode:
-                raise self._failed("tar", f"{path} cannot be brought into the container", errors)
+                raise self._failed(f"{path} cannot be brought into the container", errors, sending.returncode)
 
     def fetch(self, inside: str, path: str) -> None:
         """Bring a folder's files to this host, readable by their owner alone, and remove it there."""
@@ -201,9 +224,11 @@ class Session(contextlib.AbstractContextManager["Session"]):
                     _unpack(t.cast("t.IO[bytes]", fetching.stdout), path)
                 except (tarfile.TarError, OSError) as err:
                     _end(fetching, 1)
-                    raise self._failed("tar", f"{inside} cannot be brought to this host ({err})", errors) from err
+                    raise self._failed(
+                        f"{inside} cannot be brought to this host", errors, fetching.returncode, err
+                    ) from err
             if fetching.returncode:
-                raise self._failed("tar", f"{inside} cannot be brought to this host", errors)
+                raise self._failed(f"{inside} cannot be brought to this host", errors, fetching.returncode)
 
     def run(self, *words: str, env: Mapping[str, str] | None = None) -> str:
         """Run something short there; its standard output.
@@ -218,49 +243,82 @@ class Session(contextlib.AbstractContextManager["Session"]):
             **self._manner(),
         )
         if done.returncode:
-            said = (
-                " ".join(without_values(done.stderr.decode("utf-8", "replace")).split())
-                or f"exit code {done.returncode}"
-            )
-            raise ToolFailed(f"{words[0]} by {self.place.command!r} failed: {said}", program=words[0], stderr=[said])
+            said = compose_words(done.stderr.decode("utf-8", "replace"), ERROR_LINES) or f"exit code {done.returncode}"
+            message = f"{words[0]} by {self.place.command!r} failed: {said.rstrip('.')}. {self.stopped(said, done.returncode)}"
+            raise ToolFailed(message.rstrip(), program=words[0], stderr=[said])
         return done.stdout.decode("utf-8", "replace")
 
-    def _failed(self, program: str, what: str, errors: t.IO[bytes]) -> ToolFailed:
+    def _failed(self, what: str, errors: t.IO[bytes], return_code: int, cause: Exception | None = None) -> ToolFailed:
         said = _last_words(errors)
-        more = f" {ENDED}" if self.has_ended() else ""
-        if _NO_ROOM in said:
-            more = f" Make room in rollback_pg_exec_dir ({self.place.folder}) inside the container, or name another folder."
+        if getattr(cause, "errno", None) == errno.ENOSPC:
+            advice = "Make room on this host."
+        elif _NO_ROOM in said:
+            advice = f"Make room in rollback_pg_exec_dir ({self.place.folder}) inside the container, or set that to another folder of it."
+        else:
+            look = f"Look at rollback_pg_exec_dir ({self.place.folder}) inside the container."
+            advice = self.stopped(said, return_code) or look
+        reason = "; ".join(filter(None, [str(cause or ""), said])) or f"exit code {return_code}"
         return ToolFailed(
-            f"{what} by {self.place.command!r}: {said.rstrip('.') or 'no reason was given'}.{more}",
-            program=program,
-            stderr=[said],
+            f"{what} by {self.place.command!r}: {reason.rstrip('.')}. {advice}", program="tar", stderr=[said]
         )
 
-    def has_ended(self) -> bool:
-        """Whether what waits inside was ended before the session: the container, most likely."""
+    def stopped(self, said: str, return_code: int) -> str:
+        """That the container was stopped, as sentences for the message of what failed in it; empty where it was not.
+
+        :param said: the failed program's own words.
+        :param return_code: of the command that ran it there.
+        """
+        likely = return_code == _KILLED or _ENDING.search(said)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._holder.wait(ENDED_SECONDS)
-        return self._holder.poll() is not None
+            self._holder.wait(ENDING_SECONDS if likely else 0)
+        if self._holder.returncode is None:
+            return ""
+        return (
+            "The container was stopped or restarted meanwhile. Have it running, and run this again. What is left in it, in "
+            f"{self.folder}, is removed now or by the next run."
+        )
 
     def __exit__(self, *_exc: object) -> None:
-        if self._holder.poll() is not None:
-            self._remove()
         with contextlib.suppress(OSError):
             t.cast("t.IO[bytes]", self._holder.stdin).close()
         _end(self._holder, CLOSE_SECONDS)
         self._stderr.close()
+        if self._holder.returncode:
+            self._clear()
 
-    def _remove(self) -> None:
-        """Remove the folder, as nobody inside does; where the container is down, the next session does."""
-        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-            subprocess.run(
-                self.argv("rm", "-rf", self.folder), stdin=subprocess.DEVNULL, capture_output=True, check=False,
-                timeout=CLOSE_SECONDS, **self._manner(),
-            )  # fmt: skip
+    def _clear(self) -> None:
+        """Remove the folder in place of a holder that could not; where the container stays down, the next session does."""
+        deadline = time.monotonic() + CLEAR_SECONDS
+        while True:
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                argv = self.argv("sh", "-c", CLEAR, "sh", self.folder)
+                nothing = subprocess.DEVNULL
+                done: subprocess.CompletedProcess[bytes] = subprocess.run(
+                    argv,
+                    stdin=nothing,
+                    stdout=nothing,
+                    stderr=nothing,
+                    timeout=CLOSE_SECONDS,
+                    check=False,
+                    **self._manner(),
+                )
+                if done.returncode == 0:
+                    return
+            if time.monotonic() >= deadline:
+                return
+            time.sleep(0.5)
 
 
 #: Everything else, such as PGPASSFILE or PGSSLROOTCERT, names something of this host.
 _VARIABLES = ("LC_ALL", "PGDATABASE", "PGUSER", "PGSSLMODE", "PGOPTIONS", "PGCONNECT_TIMEOUT", "PGAPPNAME")
+#: What of the container's own environment libpq would take in place of what is given, or beside it. The password comes last: where
+#: none is given, the container's own is one of the rules inside, which decide then.
+_OVERRIDING = ("PGSERVICE", "PGHOSTADDR", "PGOPTIONS", "PGPASSWORD")
+#: Exit code of a program that SIGKILL ended, as everything in a container that is stopped.
+_KILLED = 137
+_NO_ROOM = "No space left on device"
+#: How programs and Docker tell that the server or the container goes away.
+_ENDING = re.compile(r"(?i)connection|shutting down|not running|restarting|no such container")
 
 
 def _plain(entry: tarfile.TarInfo) -> tarfile.TarInfo:
@@ -285,9 +343,8 @@ def _unpack(stream: t.IO[bytes], path: str) -> None:
 
 
 def _last_words(errors: t.IO[bytes]) -> str:
-    size = errors.seek(0, os.SEEK_END)
-    errors.seek(max(0, size - 4096))
-    return last_lines(errors.read().decode("utf-8", "replace"))
+    errors.seek(max(0, errors.seek(0, os.SEEK_END) - ERROR_BYTES))
+    return compose_words(errors.read().decode("utf-8", "replace"))
 
 
 def _end(process: subprocess.Popen[bytes], seconds: float) -> None:

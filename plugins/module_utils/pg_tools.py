@@ -47,6 +47,8 @@ FIXED_IN: tuple[tuple[str, str, dict[int, int]], ...] = (
 VERSION_SECONDS = 20
 STOP_SECONDS = 5.0
 ERROR_LINES = 5
+#: Enough for a long line as a whole: its beginning tells whether its end may be shown.
+ERROR_BYTES = 1 << 20
 
 _VERSION = re.compile(r"\(PostgreSQL\) (\d+)(?:\.(\d+))?")
 
@@ -308,9 +310,11 @@ class RunningTool:
 
     def _last_lines(self) -> list[str]:
         size = self._stderr.seek(0, os.SEEK_END)
-        self._stderr.seek(max(0, size - 16384))
-        text = self._stderr.read().decode("utf-8", "replace")
-        return [line.strip() for line in text.splitlines() if line.strip()][-ERROR_LINES:]
+        self._stderr.seek(max(0, size - ERROR_BYTES))
+        return list(self._lines_of(self._stderr.read().decode("utf-8", "replace")))[-ERROR_LINES:]
+
+    def _lines_of(self, said: str) -> Sequence[str]:
+        return [line.strip() for line in said.splitlines() if line.strip()]
 
 
 def _how_it_ended(return_code: int) -> str:

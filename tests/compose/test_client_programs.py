@@ -8,10 +8,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
+import secrets
 import shlex
 import signal
 import stat
@@ -21,18 +21,35 @@ import textwrap
 import typing as t
 
 import pytest
-from ansible_collections.cypher.rollback.plugins.module_utils import backup, backup_levels, manifest, readiness, restore
-from ansible_collections.cypher.rollback.plugins.module_utils.client_programs import Wanted, find_programs
+from ansible_collections.cypher.rollback.plugins.module_utils import (
+    backup,
+    backup_levels,
+    exec_session,
+    manifest,
+    readiness,
+    restore,
+)
+from ansible_collections.cypher.rollback.plugins.module_utils.client_programs import (
+    ExecTools,
+    Wanted,
+    _Call,
+    _Executed,
+    find_programs,
+    run_program,
+)
 from ansible_collections.cypher.rollback.plugins.module_utils.compose import Compose
-from ansible_collections.cypher.rollback.plugins.module_utils.connection import ConnectionSettings
-from ansible_collections.cypher.rollback.plugins.module_utils.errors import FailedUnchanged, Refused
+from ansible_collections.cypher.rollback.plugins.module_utils.connection import ConnectionSettings, client_environment
+from ansible_collections.cypher.rollback.plugins.module_utils.errors import Refused
 from ansible_collections.cypher.rollback.plugins.module_utils.exec_place import ExecPlace
 from ansible_collections.cypher.rollback.plugins.module_utils.exec_session import Session
+from ansible_collections.cypher.rollback.plugins.module_utils.pg_tools import ToolFailed
 from ansible_collections.cypher.rollback.plugins.module_utils.table_restore import TableRestoreRequest, restore_tables
 
+from tests.support.compose_project import LIMIT_SECONDS, POSTGRES_IMAGE, PULL_POLICY, engine_problem
 from tests.support.runbook import wait_until
 
 if t.TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.support.compose_project import ComposeProject
@@ -143,64 +160,6 @@ def test_nothing_is_left_where_the_process_is_killed(project: ComposeProject, tm
         wait_until(lambda: left_inside(project) == [], 20)
 
 
-RESTARTED = """#!/bin/sh
-case "$*" in *pg_dump*--file*) (sleep 1; docker restart --time 1 {identity}) >/dev/null 2>&1 & ;; esac
-exec "$@"
-"""
-
-
-def test_nothing_is_left_where_the_container_is_restarted(project: ComposeProject, tmp_path: Path) -> None:
-    recorder = tmp_path / "recorder"
-    recorder.write_text(RESTARTED.format(identity=project.containers()["db"]["Id"]), encoding="utf-8")
-    recorder.chmod(0o755)
-    place = place_of(project, str(recorder), *IN_DATABASE)
-    with Session(place, "*:*:*:*:one") as dead:
-        project.compose("exec", "-T", "db", "sh", "-c", f"kill -9 $(cut -d ' ' -f 1 {dead.folder}/holder)")
-        assert dead.has_ended()
-        with Session(place) as other:
-            assert left_inside(project) == [os.path.basename(other.folder)]
-        with Session(place) as alive, Session(place):
-            assert alive.run("ls", alive.folder) == "holder\n"
-    with contextlib.closing(project.connect()) as holder, holder.cursor() as cursor:
-        # pg_dump waits for it.
-        cursor.execute("LOCK TABLE b2b.orders IN ACCESS EXCLUSIVE MODE")
-        with pytest.raises(FailedUnchanged, match="The container was stopped or restarted meanwhile"):
-            backup.take_backup(request_of(project, tmp_path / "backups", place=place))
-    wait_until(lambda: left_inside(project) == [], 20)
-    project.start()
-
-
-def test_a_password_of_the_container_is_not_in_the_way(project: ComposeProject, tmp_path: Path) -> None:
-    place = place_of(project, "docker", "compose", "exec", "-T", "-e", "PGPASSWORD=wrong", "-e", "PGSERVICE=none", "db")
-    assert backup.check_ready(request_of(project, tmp_path, place=place)).tools.version[0] == 15
-
-
-def test_a_folder_that_is_a_link_is_the_project_of_whoever_works_in_it(project: ComposeProject, tmp_path: Path) -> None:
-    (tmp_path / "real").mkdir()
-    link = tmp_path / "cypher-link"
-    link.symlink_to(tmp_path / "real")
-    service = {"image": project.values["POSTGRES_IMAGE"], "command": ["sleep", "600"], "pull_policy": "never"}
-    (link / "compose.yaml").write_text(json.dumps({"services": {"db": service}}), encoding="utf-8")
-    subprocess.run(["docker", "compose", "up", "--detach"], cwd=link, env={**os.environ, "PWD": str(link)}, check=True)
-    try:
-        with Session(ExecPlace(IN_DATABASE, chdir=str(link))) as session:
-            assert session.run("echo", "here") == "here\n"
-    finally:
-        subprocess.run(["docker", "compose", "-p", "cypher-link", "down", "--timeout", "1"], check=True)
-
-
-def test_a_secret_that_docker_compose_cannot_read_is_not_repeated(tmp_path: Path) -> None:
-    (tmp_path / "compose.yaml").write_text(
-        '{services: {db: {image: "local/db", environment: {A: "$A"}}}}', encoding="utf-8"
-    )
-    for broken in ('A="S3cr3t\n', "A=${S3cr3t\n"):
-        (tmp_path / ".env").write_text(broken, encoding="utf-8")
-        for ask in (lambda: Session(ExecPlace(IN_DATABASE, chdir=str(tmp_path))), Compose(str(tmp_path)).config):
-            with pytest.raises(Refused, match=r"\.env: .*a value that is not shown") as refused:
-                ask()
-            assert "S3cr3t" not in str(refused.value)
-
-
 def test_what_cannot_work_is_refused_by_the_name_of_its_setting(project: ComposeProject, tmp_path: Path) -> None:
     def refusal(**others: t.Any) -> str:
         with pytest.raises(Refused) as refused:
@@ -220,6 +179,183 @@ def test_what_cannot_work_is_refused_by_the_name_of_its_setting(project: Compose
     with pytest.raises(Refused, match="reach the cluster"):
         find_programs(Wanted(15, place=place_of(project)), settings_of(project), "1")
     assert left_inside(project) == []
+
+
+class Lone:
+    """A project with nothing but a database, in a folder that a link leads to, started by a person who went there by the link."""
+
+    def __init__(self, folder: Path) -> None:
+        release = folder / f"release{secrets.token_hex(4)}"
+        release.mkdir()
+        self.link = folder / f"current{secrets.token_hex(4)}"
+        self.link.symlink_to(release.name)
+        self.place = ExecPlace(IN_DATABASE, chdir=str(self.link))
+        environment = {"POSTGRES_PASSWORD": secrets.token_hex(8)}
+        db = {"image": POSTGRES_IMAGE, "pull_policy": PULL_POLICY, "environment": environment}
+        (release / "compose.yaml").write_text(json.dumps({"services": {"db": db}}), encoding="utf-8")
+
+    def compose(self, *words: str) -> str:
+        argv = ["sh", "-c", 'cd "$0" && docker compose "$@"', str(self.link), *words]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=LIMIT_SECONDS, check=True)
+        return done.stdout
+
+    def inside(self, text: str) -> str:
+        return self.compose("exec", "-T", "db", "sh", "-c", text).strip()
+
+    def folders(self) -> list[str]:
+        return self.inside("ls -d /tmp/cypher-rollback-* 2>/dev/null || true").split()
+
+
+@pytest.fixture(scope="module")
+def lone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lone]:
+    problem = engine_problem()
+    if problem:
+        pytest.skip(problem)
+    project = Lone(tmp_path_factory.mktemp("lone"))
+    try:
+        project.compose("up", "--detach", "--wait")
+        yield project
+    finally:
+        project.compose("down", "--volumes", "--timeout", "1")
+
+
+def test_a_link_to_the_folder_leads_to_the_project_of_whoever_went_into_it(lone: Lone) -> None:
+    [container] = Compose(str(lone.link)).containers()["db"]
+    with Session(lone.place) as session:
+        assert container.id.startswith(session.run("hostname").strip())
+    with ExecTools(lone.place) as tools:
+        assert "PostgreSQL" in tools.start(["psql", "--version"], {}).wait()
+
+
+#: What is wrong in .env, or in the file beside it; where the message says that it is.
+BROKEN = {
+    "A='S3cr3t\nB=S3cr3t\n": ".env: line 3:",
+    'A="S3cr3t\nB=S3cr3t\n': ".env: line 3:",
+    "A=MII\nS3cr3t/S3cr3t==\n": ".env: line 2:",
+    "S3cr3t!x=5\nB=S3cr3t\n": ".env: line 1:",
+    "A=S3cr3t${S3cr3t\n": ".env: Invalid template:",
+    "A=x${S3cr3t?S3cr3t}\n": ".env: required variable",
+    "IN_FILE=${S3cr3t": "services.db.environment.P.",
+    "IN_FILE=${S3cr3t?S3cr3t}": "services.db.environment.P:",
+    "A=S3cr3t\nIN_FILE=${X:?$A}": "services.db.environment.P:",
+    "IN_FILE=*S3cr3t": "unknown anchor",
+    "A=S3cr3t\nPORT=S3cr3t\n": "Invalid hostPort:",
+    "A=S3cr3t\nSCALE=S3cr3t\n": "services.db.scale:",
+    # It is a warning, and then there is no such container.
+    "A=S3cr3t\nIN_FILE=pa$S3cr3t": "is not running",
+}
+
+
+@pytest.mark.parametrize(("broken", "where"), BROKEN.items())
+def test_what_compose_quotes_of_a_project_that_it_cannot_read_is_not_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str, where: str
+) -> None:
+    problem = engine_problem()
+    if problem:
+        pytest.skip(problem)
+    monkeypatch.setattr(exec_session, "ENDING_SECONDS", 0)
+    environment, _equals, value = broken.partition("IN_FILE=")
+    (tmp_path / ".env").write_text(environment, encoding="utf-8")
+    (tmp_path / "compose.yaml").write_text(
+        f"services:\n  db:\n    image: none\n    ports: ['${{PORT-1}}:1']\n    scale: ${{SCALE-1}}\n"
+        f"    environment:\n      P: {value}\n",
+        encoding="utf-8",
+    )
+    place = ExecPlace(IN_DATABASE, chdir=str(tmp_path))
+    said = []
+    with pytest.raises(Refused) as refused:
+        Session(place)
+    said.append(str(refused.value))
+    if where != "is not running":
+        with pytest.raises(Refused) as refused:
+            Compose(str(tmp_path)).config()
+        said.append(str(refused.value))
+    # A file that breaks while a run is at work.
+    with Session(ExecPlace(("env",), folder=str(tmp_path))) as session:
+        session.place = place
+        attempts: list[Callable[[], object]] = [
+            lambda: session.run("true"),
+            lambda: session.stage(__file__),
+            lambda: session.fetch("/x", str(tmp_path / "y")),
+            lambda: _Executed(session, _Call(["psql"], None, lambda: None), {}, ()).wait(),
+        ]
+        for failing in attempts:
+            with pytest.raises(ToolFailed) as failed:
+                failing()
+            said.append(f"{failed.value} {failed.value.details}")
+        session.place = ExecPlace(("env",), folder=str(tmp_path))
+    assert [where in text for text in said] == [True] * len(said), said
+    assert not [text for text in said if "S3cr3t" in text]
+
+
+@pytest.mark.parametrize(
+    "variable", ["PGPASSWORD=wrong", "PGSERVICE=none", "PGHOSTADDR=127.0.0.9", "PGOPTIONS=-c search_path=none"]
+)
+def test_no_variable_of_the_container_stands_before_what_is_given(project: ComposeProject, variable: str) -> None:
+    place = place_of(project, "docker", "compose", "exec", "-T", "-e", variable, "db", host="db")
+    [(identifier,)] = project.execute("SELECT system_identifier FROM pg_control_system()")
+    tools = find_programs(Wanted(15, place=place), settings_of(project), str(identifier))
+    asked = ["psql", "-XAtqw", "-c", "SHOW search_path"]
+    with client_environment(settings_of(project)) as env:
+        assert run_program(tools, asked, env) == '"$user", public\n'
+    # Nobody else knows it then, and the server asks for it at this address.
+    without = dataclasses.replace(settings_of(project), password="")
+    with client_environment(without) as env, pytest.raises(ToolFailed, match="password") as failed:
+        run_program(tools, asked, env)
+    assert ("authentication failed" in str(failed.value)) is (variable == "PGPASSWORD=wrong")
+
+
+MEANWHILE = "The container was stopped or restarted meanwhile"
+
+
+def test_a_container_that_restarts_meanwhile_is_told_and_keeps_nothing(lone: Lone, tmp_path: Path) -> None:
+    with ExecTools(lone.place) as tools:
+        waiting = tools.start(["psql", "-c", "SELECT pg_sleep(60)"], {"PGUSER": "postgres"})
+        wait_until(lambda: "pg_sleep" in lone.inside("cat /proc/[0-9]*/cmdline"), 20)
+        assert len(lone.folders()) == 1
+        lone.compose("restart", "db")
+        with pytest.raises(ToolFailed, match=MEANWHILE):
+            waiting.wait()
+    assert lone.folders() == []
+
+    with Session(lone.place, "*:*:*:*:secret") as session:
+        session.run("sh", "-c", 'mkdir "$0/1-dump" && echo 1 >"$0/1-dump/1.dat"', session.folder)
+        lone.compose("kill", "db")
+        with pytest.raises(ToolFailed, match=MEANWHILE) as failed:
+            session.fetch(f"{session.folder}/1-dump", str(tmp_path / "dump"))
+        assert "room" not in str(failed.value)
+        with pytest.raises(ToolFailed, match=MEANWHILE):
+            session.stage(__file__)
+        with pytest.raises(ToolFailed, match=MEANWHILE):
+            session.run("true")
+        lone.compose("up", "--detach", "--wait")
+        assert lone.folders() == [session.folder]
+    assert lone.folders() == []
+
+
+def test_what_a_container_kept_over_its_restart_is_removed_by_the_next_one(lone: Lone) -> None:
+    # As of a process that is killed while the container is down.
+    session = Session(lone.place, "*:*:*:*:secret")
+    lone.compose("restart", "db")
+    session._holder.communicate()
+    session._stderr.close()
+    assert lone.folders() == [session.folder]
+    with Session(lone.place) as first, Session(lone.place) as second:
+        assert sorted(lone.folders()) == sorted([first.folder, second.folder])
+    assert lone.folders() == []
+
+
+def test_only_where_there_is_no_room_inside_is_that_said(lone: Lone, tmp_path: Path) -> None:
+    with open(tmp_path / "big", "wb") as file:
+        file.truncate(100_000_000)
+    # Docker gives it 64 MB.
+    small = "/dev/shm"  # noqa: S108
+    with Session(dataclasses.replace(lone.place, folder=small)) as session:
+        with pytest.raises(ToolFailed, match="Make room in rollback_pg_exec_dir"):
+            session.stage(str(tmp_path / "big"))
+        with pytest.raises(ToolFailed, match="Look at rollback_pg_exec_dir") as failed:
+            session.fetch("/nowhere", str(tmp_path / "dump"))
+    assert "room" not in str(failed.value)
 
 
 def test_other_commands_than_compose_do_as_well(project: ComposeProject, tmp_path: Path) -> None:

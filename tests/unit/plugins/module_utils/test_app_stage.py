@@ -400,6 +400,25 @@ def test_a_stop_that_docker_compose_refused_is_told_in_its_own_words() -> None:
     assert result["message"].endswith("web did not stop: Container shop-web-1 Stopping no such disk")
 
 
+@pytest.mark.parametrize(
+    "refused",
+    [
+        {
+            "rc": 1,
+            "msg": "non-zero return code",
+            "stderr": "failed to read /srv/.env: line 4: unterminated quoted value 'S3cr3t\n",
+        },
+        {"failed": True, "msg": "General error: Invalid hostPort: S3cr3t"},
+        {"failed": True, "msg": "required variable A is missing a value: S3cr3t"},
+    ],
+)
+def test_what_docker_compose_quotes_of_the_projects_files_is_not_told(refused: dict[str, t.Any]) -> None:
+    for asked in (compose(refused, refused, refused), compose(["web"], refused, ["web"], "restart")):
+        message = note(BLANK, asked["stage"], "app1", asked)["message"]
+        assert "S3cr3t" not in message
+        assert "***" in message
+
+
 def test_a_service_that_the_release_does_not_have_is_a_warning_and_keeps_no_other_down() -> None:
     evidence = compose([], {"changed": True}, ["web"], "restart", services=["web"], left_out=["worker"])
     result = note({**BLANK, "warnings": ["Before."]}, "restart", "app1", evidence)

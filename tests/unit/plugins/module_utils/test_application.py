@@ -17,7 +17,12 @@ import typing as t
 
 import pytest
 from ansible_collections.cypher.rollback.plugins.module_utils import application
-from ansible_collections.cypher.rollback.plugins.module_utils.application import Application, Command, Outcome
+from ansible_collections.cypher.rollback.plugins.module_utils.application import (
+    Application,
+    Command,
+    Outcome,
+    run_to_end,
+)
 from ansible_collections.cypher.rollback.plugins.module_utils.errors import Refused, RollbackError
 
 if t.TYPE_CHECKING:
@@ -249,6 +254,18 @@ def test_a_string_is_a_shell_line_and_a_list_is_not(shop: Shop) -> None:
     with pytest.raises(application.DoesNotRun, match=r"\$\(touch shell\)"):
         shop.start(["sh", "-c", 'echo "$1"; exit 1', "sh", "$(touch shell)"])
     assert not (shop.folder / "shell").exists()
+
+
+def test_a_command_is_in_the_folder_by_the_name_that_it_was_given(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "current").symlink_to("release")
+    (tmp_path / "release").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for command in ("pwd", ["printenv", "PWD"]):
+        for folder in (str(tmp_path / "current"), "current"):
+            finished = run_to_end(Command.parse("rollback_stop_command", command), folder, 5)
+            assert finished.output == str(tmp_path / "current")
 
 
 def test_a_missing_program_or_folder_is_named(shop: Shop) -> None:
