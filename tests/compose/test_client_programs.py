@@ -349,7 +349,7 @@ def test_only_where_there_is_no_room_inside_is_that_said(lone: Lone, tmp_path: P
     with open(tmp_path / "big", "wb") as file:
         file.truncate(100_000_000)
     # Docker gives it 64 MB.
-    small = "/dev/shm"  # noqa: S108
+    small = "/dev/shm"  # noqa: S108 - the one of the container
     with Session(dataclasses.replace(lone.place, folder=small)) as session:
         with pytest.raises(ToolFailed, match="Make room in rollback_pg_exec_dir"):
             session.stage(str(tmp_path / "big"))
