@@ -86,21 +86,36 @@ def _is_unasked(entry: Mapping[str, t.Any]) -> bool:
 
 
 def _doubt(entry: Mapping[str, t.Any], seen: Answer, seen_again: Answer) -> Doubt | None:
+    doubt = _at_first(entry)
+    if doubt or not seen or seen.get("skipped") or not _is_unasked(entry):
+        return doubt
+    return _at_last(entry, seen, seen_again)
+
+
+def _at_first(entry: Mapping[str, t.Any]) -> Doubt | None:
     name, state, health = str(entry.get("Name")), str(entry.get("State")).lower(), str(entry.get("Health") or "")
-    log = f"Its log: docker logs --tail 50 {name}"
     if state == "restarting":
-        return Doubt(False, f"{name} keeps restarting. {log}")
+        return Doubt(False, f"{name} keeps restarting. {_log(name)}")
+    if state == "exited":
+        return Doubt(False, f"{name} has exited (exit code {entry.get('ExitCode')}). {_log(name)}")
     if state == "running" and health in NOT_HEALTHY:
-        return Doubt(None, f"{name} runs, and its health check says {health}. {log}")
-    if not seen or seen.get("skipped") or not _is_unasked(entry):
-        return None
+        return Doubt(None, f"{name} runs, and its health check says {health}. {_log(name)}")
+    return None
+
+
+def _at_last(entry: Mapping[str, t.Any], seen: Answer, seen_again: Answer) -> Doubt | None:
+    name = str(entry.get("Name"))
     first, second = (_look(answer, str(entry.get("ID"))) for answer in (seen, seen_again))
     if not first or not second:
         said = last_words(seen) or last_words(seen_again) or "Docker did not list it"
-        return Doubt(None, f"Whether {name} stayed up is not known: {said.rstrip('.')}. {log}")
+        return Doubt(None, f"Whether {name} stayed up is not known: {said.rstrip('.')}. {_log(name)}")
     if second[-1] not in ("running", "restarting"):
-        return Doubt(False, f"{name} ended within seconds of the start, and is {second[-1]}. {log}")
-    return Doubt(False, f"{name} keeps restarting. {log}") if second != first else None
+        return Doubt(False, f"{name} ended within seconds of the start, and is {second[-1]}. {_log(name)}")
+    return Doubt(False, f"{name} keeps restarting. {_log(name)}") if second != first else None
+
+
+def _log(name: str) -> str:
+    return f"Its log: docker logs --tail 50 {name}"
 
 
 def _look(answer: Answer, container: str) -> Sequence[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
 import subprocess
@@ -281,7 +282,9 @@ def test_a_start_whose_health_check_did_not_pass_is_no_success_although_docker_c
     assert small.states() == {"web-1": "running"}
 
 
-@pytest.mark.parametrize(("restart", "said"), [("always", "keeps restarting"), ("no", "ended within seconds")])
+@pytest.mark.parametrize(
+    ("restart", "said"), [("always", "keeps restarting"), ("no", r"ended within seconds|has exited \(exit code 3\)")]
+)
 def test_a_service_without_a_health_check_that_does_not_stay_up_is_no_success(
     small: Small, restart: str, said: str
 ) -> None:
@@ -289,7 +292,8 @@ def test_a_service_without_a_health_check_that_does_not_stay_up_is_no_success(
     small.compose("create", "--force-recreate", "web")
     started = small.stage("restart")
     assert started["failed"], started
-    assert started["message"].startswith(f"localhost: web does not run: {small.name}-web-1 {said}")
+    # On a busy machine it has ended before it is looked at the first time.
+    assert re.match(rf"localhost: web does not run: {small.name}-web-1 ({said})", started["message"]), started
     assert started["message"].endswith(f"Its log: docker logs --tail 50 {small.name}-web-1")
 
 

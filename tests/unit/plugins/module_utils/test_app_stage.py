@@ -367,13 +367,15 @@ def test_every_host_that_says_something_against_it_is_named() -> None:
 
 
 def test_a_compose_service_of_which_one_container_runs_is_to_stop_and_is_not_started() -> None:
-    half = containers(("web", "running"), ("web", "exited"), ("worker", "running"))
+    half = containers(("web", "running"), ("web", "exited"), ("worker", "running"), ExitCode=1)
     down = containers(("web", "exited"), ("web", "exited"), ("worker", "exited"))
     assert services_up(half, "stop") == {"web", "worker"}
     assert note(BLANK, "stop", "app1", compose(half, {"changed": True}, half))["failed"]
     started = note(BLANK, "restart", "app1", compose(down, {"changed": True}, half, "restart"))
     assert started["failed"]
-    assert started["message"] == "app1: web does not run: Docker Compose says that it does not run."
+    assert started["message"] == (
+        "app1: web does not run: shop-web-1 has exited (exit code 1). Its log: docker logs --tail 50 shop-web-1"
+    )
     assert services_up(containers(("web", "restarting")), "restart") == set()
 
 
